@@ -35,8 +35,8 @@ type AgentOptions struct {
 	Port uint16
 	// To is the server's port; 0 is the usual one of the transport.
 	To uint16
-	// Timeout for each reply, ErrNoReply after it; 3 s unless set. Nothing is sent twice unless Retransmit is set, since
-	// Asterisk would report a retransmission as another event.
+	// Timeout for each reply, ErrNoReply after it; 3 s unless set. Nothing is sent twice unless Retransmit is set,
+	// since Asterisk would report a retransmission as another event.
 	Timeout time.Duration
 	// Retransmit has a request over UDP sent again until it is answered, as phones do (RFC 3261 section 17.1.2.2).
 	Retransmit bool

@@ -27,7 +27,8 @@ const (
 func Actions() []Action {
 	return []Action{
 		ActionBan, ActionExtend, ActionUnban, ActionTrust, ActionUntrust, ActionMisconfigured, ActionBreach,
-		ActionTampering, ActionTargeted, ActionGuessing, ActionLeak, ActionNewPlace, ActionProxy, ActionBlind, ActionCut,
+		ActionTampering, ActionTargeted, ActionGuessing, ActionLeak, ActionNewPlace, ActionProxy, ActionBlind,
+		ActionCut,
 		ActionObserve,
 	}
 }

@@ -89,7 +89,8 @@ func (d *Decision) UnmarshalJSON(text []byte) error {
 		Time: line.Time, Action: line.Action, Source: line.Source, Prefix: line.Prefix, Reason: line.Reason,
 		Points: line.Points, Score: line.Score, Account: line.Account, Service: event.ServiceNamed(line.Service),
 		Transport: event.TransportNamed(line.Transport), Proven: line.Proven,
-		SeenBy: event.SensorNamed(line.SeenBy), Duration: time.Duration(line.Duration * float64(time.Second)), PBX: line.PBX,
+		SeenBy: event.SensorNamed(line.SeenBy), Duration: time.Duration(line.Duration * float64(time.Second)),
+		PBX:    line.PBX,
 		Detail: line.Detail, Place: line.Place, Scope: line.Scope,
 	}
 	if line.Closes != nil {

@@ -53,8 +53,10 @@ func Reasons() []Reason {
 	return []Reason{
 		ReasonUnknownAccount, ReasonWrongPassword, ReasonACL, ReasonUnansweredChallenge, ReasonManager, ReasonHoneypot,
 		ReasonSilentGuess, ReasonProbing, ReasonScanner, ReasonMalformedSIP, ReasonIAX, ReasonHTTP, ReasonDialplan,
-		ReasonSilentLogin, ReasonLogin, ReasonRegistered, ReasonExpired, ReasonManual, ReasonAllowed, ReasonProtected, ReasonTolerance,
-		ReasonAccounts, ReasonPace, ReasonGuessed, ReasonDistributed, ReasonStorm, ReasonNetwork, ReasonProxy, ReasonConfiguration,
+		ReasonSilentLogin, ReasonLogin, ReasonRegistered, ReasonExpired, ReasonManual, ReasonAllowed, ReasonProtected,
+		ReasonTolerance,
+		ReasonAccounts, ReasonPace, ReasonGuessed, ReasonDistributed, ReasonStorm, ReasonNetwork, ReasonProxy,
+		ReasonConfiguration,
 		ReasonAdopted, ReasonLimit, ReasonAsterisk, ReasonKernel, ReasonSensor, ReasonMalformed,
 	}
 }

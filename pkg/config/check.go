@@ -63,7 +63,8 @@ func (ps *parser) checkPoints(p *Policy) {
 	for _, point := range all {
 		path := "policy.points." + point.key
 		sum += point.value
-		if !slices.Contains(hostile, point.key) && point.value >= p.Threshold && ps.isGiven(path) && !ps.failed["policy.threshold"] {
+		if !slices.Contains(hostile, point.key) && point.value >= p.Threshold && ps.isGiven(path) &&
+			!ps.failed["policy.threshold"] {
 			ps.warn(path, "a single event reaches the threshold, a customer's mistake too",
 				detail{value: ps.shownValue(path), hint: "less than policy.threshold"})
 		}
@@ -231,16 +232,16 @@ func (ps *parser) checkMetrics(m *Metrics) {
 	m.Listen = address
 }
 
-// checkHEP checks where copies of messages come in, and gives the listener its whole address. Anybody could send some: where
-// other machines can, they need a password.
+// checkHEP checks where copies of messages come in, and gives the listener its whole address. Anybody could send some:
+// where other machines can, they need a password.
 func (ps *parser) checkHEP(h *HEP) {
 	const listen, file, forward = "sensors.hep.listen", "sensors.hep.password_file", "sensors.hep.forward"
 	if h.Forward != "" && !ps.failed[forward] {
 		if _, address, ok := hostPort(h.Forward, "9060"); ok {
 			h.Forward = address
 		} else {
-			ps.fail(forward, "not an address to send to", detail{value: ps.shownValue(forward), allowed: `HOST:PORT, or "" for none`,
-				hint: "192.0.2.1:9060"})
+			ps.fail(forward, "not an address to send to", detail{value: ps.shownValue(forward),
+				allowed: `HOST:PORT, or "" for none`, hint: "192.0.2.1:9060"})
 		}
 	}
 	if h.PasswordFile != "" && !ps.failed[file] && !ps.env.WithoutSecrets {
@@ -257,7 +258,8 @@ func (ps *parser) checkHEP(h *HEP) {
 		return
 	case !isLoopback(host) && h.PasswordFile == "":
 		ps.fail(listen, "other machines could tell of attacks that were none", detail{value: ps.shownValue(listen),
-			allowed: "an address of loopback, or password_file, with the same as capture_password in hep.conf", hint: "127.0.0.1:9061"})
+			allowed: "an address of loopback, or password_file, with the same as capture_password in hep.conf",
+			hint:    "127.0.0.1:9061"})
 	}
 	h.Listen = address
 }

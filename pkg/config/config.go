@@ -134,8 +134,8 @@ type RoamingRule struct {
 	Guesses int           `yaml:"guesses"`
 }
 
-// NewPlaceRule reports an account that logs in from where it never was: after Learning, and before that where Places such
-// places come within an hour.
+// NewPlaceRule reports an account that logs in from where it never was: after Learning, and before that where Places
+// such places come within an hour.
 type NewPlaceRule struct {
 	Learning time.Duration `yaml:"learning"`
 	Places   int           `yaml:"places"`

@@ -113,8 +113,9 @@ func allSettings() []setting {
 			meaning: "A wrong password of which Asterisk sends no event, seen by a sensor.",
 			reason:  "only bytes that no phone sends keep Asterisk silent; where it could be forged, it is 4"},
 		{path: "policy.points.probing", byDefault: 2, allowed: inBounds(0.0, 1e6).withHint("0 to ignore it"),
-			meaning: "A call of a guest to a number that does not exist, or a question after one more name, seen by a sensor.",
-			reason:  "a wrong number is no attack; the fifth within minutes is a search"},
+			meaning: "A call of a guest to a number that does not exist, or a question after one more name, seen by " +
+				"a sensor.",
+			reason: "a wrong number is no attack; the fifth within minutes is a search"},
 		{path: "policy.points.scanner", byDefault: 10, allowed: inBounds(0.0, 1e6).withHint("0 to ignore it"),
 			meaning: "A request that bears the mark of a scanner's program, seen by a sensor: see signatures.",
 			reason:  "no phone has one; a customer's address is told of, and not banned"},
@@ -128,8 +129,9 @@ func allSettings() []setting {
 			meaning: "Wrong credentials for ARI, or the manager over HTTP, seen by a sensor.",
 			reason:  "as for the manager: only machines log in there"},
 		{path: "policy.points.dialplan", byDefault: 2, allowed: inBounds(0.0, 1e6).withHint("0 to ignore it"),
-			meaning: "A wrong number that your dialplan reports: UserEvent(Ringwall,…). A honeypot number is worth honeypot.",
-			reason:  "as probing"},
+			meaning: "A wrong number that your dialplan reports: UserEvent(Ringwall,…). A honeypot number is worth " +
+				"honeypot.",
+			reason: "as probing"},
 		{path: "policy.honeypots", byDefault: []string{}, allowed: checkedBy((*parser).checkHoneypots),
 			meaning: "Account names that none of your phones has. Whoever tries one is banned at once.",
 			reason:  "only you know which names your phones do not have"},
@@ -149,8 +151,8 @@ func allSettings() []setting {
 			meaning: "The longest ban for evidence that a forged UDP packet could have made: {least} to {most}.",
 			reason:  "whoever forges a provider's address takes it away for a day at most"},
 		{path: "policy.ban.knock", byDefault: firewall.DefaultKnockPort, allowed: inBounds(0, 60),
-			meaning: "Packets a minute that a ban on such evidence lets through from each port of its source, so that " +
-				"whoever has a password logs in, which ends the ban: {least} (none) to {most}.",
+			meaning: "Packets a minute that a ban on such evidence lets through from each port of its source, so " +
+				"that whoever has a password logs in, which ends the ban: {least} (none) to {most}.",
 			reason: "a login is two packets, and one of them may get lost; a customer whose address was forged is in " +
 				"within a minute"},
 		{path: "policy.ban.knock_source", byDefault: firewall.DefaultKnockSource, allowed: inBounds(1, 1000),
@@ -167,8 +169,8 @@ func allSettings() []setting {
 			reason: "a phone logs in every hour at least, so an office keeps its trust over a night and loses it " +
 				"when it moves"},
 		{path: "policy.trust.tolerance", byDefault: 10, allowed: inBounds(1.0, 1e6),
-			meaning: "How many times the threshold a trusted source may reach before those who guess there are cut off: " +
-				"{least} to {most}.",
+			meaning: "How many times the threshold a trusted source may reach before those who guess there are cut " +
+				"off: {least} to {most}.",
 			reason: "a phone with an old password behind a NAT of forty must not ban the other thirty-nine"},
 		{path: "policy.trust.accounts", byDefault: 5, allowed: inBounds(1, 100_000),
 			meaning: "How many different accounts may fail at a trusted source before its trust ends: {least} to " +
@@ -221,8 +223,9 @@ func allSettings() []setting {
 			meaning: "ARI and the manager over HTTP, of which only a sensor tells.",
 			reason:  "they speak TCP, so that their addresses are proven"},
 		{path: "policy.signatures",
-			meaning: "Marks of scanners' programs: names in User-Agent, addresses in From, To and Contact, injected code. One " +
-				"request with such a mark is enough, unless its source is a customer's. A sensor is needed to see them."},
+			meaning: "Marks of scanners' programs: names in User-Agent, addresses in From, To and Contact, injected " +
+				"code. One request with such a mark is enough, unless its source is a customer's. A sensor is " +
+				"needed to see them."},
 		{path: "policy.signatures.builtin", byDefault: true,
 			meaning: "Use the list that Ringwall brings.",
 			reason:  "none of its lines fits any of the 600 names of phones and PBXes that its tests know"},
@@ -234,8 +237,8 @@ func allSettings() []setting {
 				"again.",
 			reason: "the machine's own addresses, its gateways and what Asterisk tells by learn are protected anyway"},
 		{path: "policy.proxies",
-			meaning: "SIP proxies and the like, through which many customers log in. None is banned as a whole: what is " +
-				"attacked through it is reported by account."},
+			meaning: "SIP proxies and the like, through which many customers log in. None is banned as a whole: what " +
+				"is attacked through it is reported by account."},
 		{path: "policy.proxies.addresses", byDefault: []AllowEntry{}, allowed: checkedBy((*parser).checkProxies),
 			meaning: `Their addresses or networks: "198.51.100.9".`,
 			reason:  "none, since only you know them; what is allowed needs no entry here"},
@@ -305,8 +308,8 @@ func allSettings() []setting {
 			meaning: "How many more guesses such a source has: up to {most}, 0 turns the rule off.",
 			reason:  "a mistake or two; a guesser gains nothing by it"},
 		{path: "policy.newplace",
-			meaning: "An account that logs in from a network where it never was, of another country or operator where " +
-				"geo knows, is reported. Nobody is banned for it."},
+			meaning: "An account that logs in from a network where it never was, of another country or operator " +
+				"where geo knows, is reported. Nobody is banned for it."},
 		{path: "policy.newplace.learning", byDefault: week, allowed: inBounds(0, longestDuration),
 			meaning: "How long an account must be known before: up to {most}, 0s turns the rule off.",
 			reason:  "within a week most users have been where they usually are"},
@@ -397,22 +400,23 @@ func allSettings() []setting {
 				"Asterisk sees them. A login ends it for its source."},
 		{path: "firewall.meter.enabled", byDefault: true,
 			meaning: "Whether packets are limited.",
-			reason: "of thousands of guesses that come at once all are answered before the first can lead to a ban; so " +
-				"some hundred are"},
+			reason: "of thousands of guesses that come at once all are answered before the first can lead to a ban; " +
+				"so some hundred are"},
 		{path: "firewall.meter.rate", byDefault: firewall.DefaultMeterRate, allowed: inBounds(1, 1_000_000),
 			meaning: "Packets a second from one source: {least} to {most}.",
-			reason: "a provider whom Ringwall does not know begins thirty calls a second; a guesser is banned before it " +
-				"counts"},
+			reason: "a provider whom Ringwall does not know begins thirty calls a second; a guesser is banned before " +
+				"it counts"},
 		{path: "firewall.meter.burst", byDefault: firewall.DefaultMeterBurst, allowed: inBounds(1, 10_000_000),
-			meaning: "Packets from one source at once: {least} to {most}. Over TCP the bytes count as well, 512 for each.",
-			reason: "forty phones of an office that start at once over UDP send 80 until all are registered, and over " +
-				"TLS wait for a second or two"},
+			meaning: "Packets from one source at once: {least} to {most}. Over TCP the bytes count as well, 512 for " +
+				"each.",
+			reason: "forty phones of an office that start at once over UDP send 80 until all are registered, and " +
+				"over TLS wait for a second or two"},
 
 		{path: "sensors",
 			meaning: "Senses besides Asterisk's events, for what Asterisk says nothing of."},
 		{path: "sensors.tap", byDefault: TapAuto, allowed: oneOf(TapAuto, TapOn, TapOff),
-			meaning: "Look at the heads of packets to the ports above, and of Asterisk's answers, by the kernel's NFLOG: " +
-				"auto where the kernel has it; on demands it; off sees Asterisk's events alone.",
+			meaning: "Look at the heads of packets to the ports above, and of Asterisk's answers, by the kernel's " +
+				"NFLOG: auto where the kernel has it; on demands it; off sees Asterisk's events alone.",
 			reason: "one strange byte in a request, and Asterisk sends no event of a guess or a stolen login"},
 		{path: "sensors.tap_group", byDefault: 506, allowed: inBounds(1, 65535),
 			meaning: "The number of the NFLOG group: {least} to {most}. Another program may have one of its own.",
@@ -420,14 +424,15 @@ func allSettings() []setting {
 		{path: "sensors.hep",
 			meaning: "Asterisk's copies of SIP messages (res_hep), in which TLS and WSS can be read, too."},
 		{path: "sensors.hep.listen",
-			meaning: `The address and UDP port where they come in: "127.0.0.1:9061", as capture_address in hep.conf; "" is off.`,
-			reason:  "Asterisk sends them only after a change of hep.conf: ringwall doctor says which"},
+			meaning: `The address and UDP port where they come in: "127.0.0.1:9061", as capture_address in ` +
+				`hep.conf; "" is off.`,
+			reason: "Asterisk sends them only after a change of hep.conf: ringwall doctor says which"},
 		{path: "sensors.hep.password_file", allowed: checkedBy((*parser).checkWholePathOrNone),
 			meaning: "The file with capture_password of hep.conf, its whole path.",
 			reason:  "none on loopback; elsewhere it is needed"},
 		{path: "sensors.hep.forward",
-			meaning: `Where each copy is sent on as it came, HOST:PORT: for Homer, since Asterisk sends to one place only; "" ` +
-				"is nowhere.",
+			meaning: `Where each copy is sent on as it came, HOST:PORT: for Homer, since Asterisk sends to one ` +
+				`place only; "" is nowhere.`,
 			reason: "only you know whether you have one"},
 
 		{path: "metrics",
@@ -519,7 +524,8 @@ func allSettings() []setting {
 				"leaves running is ended with it.",
 			reason: "none"},
 		{path: "notify[].actions",
-			byDefault: []string{"ban", "breach", "tampering", "targeted", "guessing", "leak", "newplace", "proxy", "blind", "misconfigured"},
+			byDefault: []string{"ban", "breach", "tampering", "targeted", "guessing", "leak", "newplace", "proxy",
+				"blind", "misconfigured"},
 			meaning: "Of what: ban, extend, unban, trust, untrust, misconfigured, breach, tampering, targeted, " +
 				"guessing, leak, newplace, proxy, blind, cut, observe.",
 			reason: "what a person may want to act on"},

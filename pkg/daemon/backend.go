@@ -69,7 +69,9 @@ func (b backend) Trusted(ctx context.Context, each func([]ban.Trust) error) erro
 	defer b.pipeline.ReadEngine(func(*engine.Engine, time.Time) { walk.Close() })
 	for more := true; more; {
 		var some []ban.Trust
-		b.pipeline.ReadEngine(func(e *engine.Engine, now time.Time) { some, more = e.WalkTrust(now, &walk, trustPiece, nil) })
+		b.pipeline.ReadEngine(func(e *engine.Engine, now time.Time) {
+			some, more = e.WalkTrust(now, &walk, trustPiece, nil)
+		})
 		for i := range some {
 			some[i].Place = b.placeOf(some[i].Prefix.Addr())
 		}
@@ -194,7 +196,9 @@ func (b backend) Ban(ctx context.Context, req api.BanRequest) (api.BanResult, er
 		length = b.config.currentConfig().Policy.Ban.First
 	}
 	var view ban.Ban
-	decisions, err := b.pipeline.UpdateEngineAndWait(ctx, func(e *engine.Engine, now time.Time) ([]ban.Decision, error) {
+	decisions, err := b.pipeline.UpdateEngineAndWait(ctx, func(
+		e *engine.Engine, now time.Time,
+	) ([]ban.Decision, error) {
 		ban := e.Ban
 		if req.Reason == api.DoctorTest && length <= api.MaxDoctorTest {
 			ban = e.BanForTest
@@ -294,7 +298,8 @@ func (b backend) uncut(ctx context.Context, f ban.Flow) (api.UnbanResult, error)
 		return api.UnbanResult{}, b.kernelError("the kernel has not let it go yet", err)
 	}
 	if result.RestrictionCount = len(result.Restrictions); result.RestrictionCount == 0 {
-		result.Note = "this flow is neither cut nor slow; of the whole address: ringwall unban " + f.Source.Addr().String()
+		result.Note = "this flow is neither cut nor slow; of the whole address: ringwall unban " +
+			f.Source.Addr().String()
 	}
 	return result, nil
 }
@@ -320,7 +325,9 @@ func (b backend) Allow(ctx context.Context, req api.AllowRequest) (api.AllowResu
 	var by []string
 	var until time.Time // the end that counts
 	later := false      // than what was asked for
-	decisions, err := b.pipeline.UpdateEngineAndWait(ctx, func(e *engine.Engine, now time.Time) ([]ban.Decision, error) {
+	decisions, err := b.pipeline.UpdateEngineAndWait(ctx, func(
+		e *engine.Engine, now time.Time,
+	) ([]ban.Decision, error) {
 		var out []ban.Decision
 		for _, p := range prefixes {
 			if req.Remove {

@@ -86,7 +86,8 @@ func (o *othersDrops) lookAtRules() {
 	sources, as := o.sourcesLetIn()
 	own, _ := hosts.OwnPrefixes() // what is not known is taken for another machine's
 	drops, err := o.traceDrops(nftrace.Question{
-		NetNS: o.daemon.opts.NetNS, Sources: sources, Ports: o.daemon.ports.portsToTrace(), Ignore: []string{cfg.Firewall.Table},
+		NetNS: o.daemon.opts.NetNS, Sources: sources, Ports: o.daemon.ports.portsToTrace(),
+		Ignore:  []string{cfg.Firewall.Table},
 		Forward: !AsteriskIsHere(cfg, own),
 	})
 	var list []api.Dropped

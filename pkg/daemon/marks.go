@@ -50,7 +50,8 @@ func (m *marks) hits() (list []api.Signature) {
 	for _, c := range m.counts() {
 		if c.Hits > 0 {
 			at := c.Last.UTC()
-			list = append(list, api.Signature{Line: printable.Limit(c.Line, 200), List: printable.String(c.File), Hits: c.Hits,
+			list = append(list, api.Signature{Line: printable.Limit(c.Line, 200), List: printable.String(c.File),
+				Hits:    c.Hits,
 				LastHit: &at, OnCustomers: c.CustomerHits})
 		}
 	}
@@ -88,7 +89,8 @@ func (m *marks) warnings(now time.Time) (out []api.Warning) {
 			break
 		}
 		out = append(out, api.Warning{
-			Text: fmt.Sprintf("the signature %q fits requests from customers' addresses, %s so far: nobody there was banned for it",
+			Text: fmt.Sprintf("the signature %q fits requests from customers' addresses, %s so far: nobody there "+
+				"was banned for it",
 				printable.Limit(c.Line, 200), humanize.Plural(int(c.CustomerHits), "request", "requests")),
 			Try: "ringwall history, to see whose they are; a line that fits a phone has to go: policy.signatures",
 		})
@@ -101,8 +103,9 @@ func (m *marks) warnings(now time.Time) (out []api.Warning) {
 	}
 	if unused > 0 {
 		out = append(out, api.Warning{
-			Text: fmt.Sprintf("%s of your own lists fitted nobody for 30 days", humanize.Plural(unused, "signature", "signatures")),
-			Try:  "ringwall status --json names those that did; take the others out",
+			Text: fmt.Sprintf("%s of your own lists fitted nobody for 30 days", humanize.Plural(unused, "signature",
+				"signatures")),
+			Try: "ringwall status --json names those that did; take the others out",
 		})
 	}
 	return out

@@ -51,7 +51,8 @@ func (b backend) NewestBans(n int) (out []ban.Ban) {
 func (b backend) LongestRestricted(n int) (out []ban.Restriction) {
 	cut := func() {
 		slices.SortFunc(out, func(a, b ban.Restriction) int {
-			return cmp.Or(b.Until.Compare(a.Until), a.Prefix.Compare(b.Prefix), cmp.Compare(a.Flow.String(), b.Flow.String()))
+			return cmp.Or(b.Until.Compare(a.Until), a.Prefix.Compare(b.Prefix), cmp.Compare(a.Flow.String(),
+				b.Flow.String()))
 		})
 		out = out[:min(n, len(out))]
 	}

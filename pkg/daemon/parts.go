@@ -61,7 +61,8 @@ func (d *Daemon) reopenParts(old, new *config.Config) {
 				p.openAnew()
 			}
 		case p.name == "metrics.listen" && old.Metrics != new.Metrics,
-			p.name == "sensors.tap" && (old.Sensors.Tap != new.Sensors.Tap || old.Sensors.TapGroup != new.Sensors.TapGroup),
+			p.name == "sensors.tap" &&
+				(old.Sensors.Tap != new.Sensors.Tap || old.Sensors.TapGroup != new.Sensors.TapGroup),
 			p.name == "sensors.hep" && old.Sensors.HEP != new.Sensors.HEP,
 			p.name == "policy.signatures": // its files may have changed
 			p.openAnew()

@@ -56,8 +56,9 @@ type pbx struct {
 
 func (d *Daemon) newPBX(cfg config.Asterisk) (*pbx, error) {
 	p := &pbx{
-		name: cfg.Name, address: cfg.Address, pipeline: d.pipeline, ports: d.ports, metrics: d.metrics.PBX(cfg.Name), sensors: d.sensors,
-		log: d.log.With("pbx", cfg.Name),
+		name: cfg.Name, address: cfg.Address, pipeline: d.pipeline, ports: d.ports, metrics: d.metrics.PBX(cfg.Name),
+		sensors: d.sensors,
+		log:     d.log.With("pbx", cfg.Name),
 	}
 	session, err := SessionConfig(cfg)
 	switch {

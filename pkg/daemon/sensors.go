@@ -80,7 +80,8 @@ func (s *sensors) silence() (since time.Time, err error) {
 		s.daemon.pipeline.Clock().Now().Sub(s.unseenAt) < unseenFor {
 		return time.Time{}, nil
 	}
-	return time.Time{}, hint.Errorf("ringwall doctor", "sensors have seen nothing of the last %d attempts that Asterisk tells of",
+	return time.Time{}, hint.Errorf("ringwall doctor", "sensors have seen nothing of the last %d attempts that "+
+		"Asterisk tells of",
 		s.unseen)
 }
 
@@ -164,7 +165,8 @@ func (s *sensors) judgeFindings(found []witness.Finding) {
 			s.countHit(f.Event.Detail, f.Event.Remote.AddrPort.Addr())
 		}
 		input := pipeline.Input{Received: time.Now(), Event: f.Event}
-		s.daemon.pipeline.Judge(cmp.Or(f.PBX, s.daemon.pbxs[0].name), []pipeline.Input{input}, s.daemon.pipeline.Clock().Now())
+		s.daemon.pipeline.Judge(cmp.Or(f.PBX, s.daemon.pbxs[0].name), []pipeline.Input{input},
+			s.daemon.pipeline.Clock().Now())
 	}
 }
 
@@ -232,7 +234,8 @@ func (s *sensors) senderOf(frame string) (sender event.Address, ok bool) {
 
 // injected is the event of a request by which somebody wrote lines of his own among Asterisk's events.
 func injected(sender event.Address, now time.Time) event.Event {
-	return event.Event{Type: event.MalformedRequest, Service: event.PJSIP, Time: now, Remote: sender, SeenBy: event.ByTap,
+	return event.Event{Type: event.MalformedRequest, Service: event.PJSIP, Time: now, Remote: sender,
+		SeenBy:  event.ByTap,
 		Hostile: true}
 }
 

@@ -47,7 +47,9 @@ func (b backend) Status(context.Context) (api.Status, error) {
 		s.PBXs = append(s.PBXs, p.pbxStatus())
 	}
 	var proxies []netip.Prefix
-	b.pipeline.ReadEngine(func(e *engine.Engine, now time.Time) { s.Engine, proxies = e.Stats(now), e.SuspectedProxies() })
+	b.pipeline.ReadEngine(func(e *engine.Engine, now time.Time) {
+		s.Engine, proxies = e.Stats(now), e.SuspectedProxies()
+	})
 	s.Kernel = b.kernelStatus(cfg, s.Engine.Bans)
 	s.Ports = b.ports.portsStatus()
 	s.Dropped = b.drops.latestDrops()
@@ -106,10 +108,11 @@ func proxyWarnings(proxies []netip.Prefix) (list []api.Warning) {
 			})
 		}
 		list = append(list, api.Warning{
-			Text: humanize.Prefix(p) + " looks like a proxy: many accounts log in through it, so it is never banned as a " +
-				"whole, and attackers behind it are only reported",
-			Try: "if you know it: ringwall allow add " + humanize.Prefix(p) + ", or name it in policy.proxies.addresses\n" +
-				"and at the proxy: a Ringwall with its Asterisk, or the proxy's own limits; it alone knows who is behind it",
+			Text: humanize.Prefix(p) + " looks like a proxy: many accounts log in through it, so it is never banned " +
+				"as a whole, and attackers behind it are only reported",
+			Try: "if you know it: ringwall allow add " + humanize.Prefix(p) + ", or name it in " +
+				"policy.proxies.addresses\nand at the proxy: a Ringwall with its Asterisk, or the proxy's own " +
+				"limits; it alone knows who is behind it",
 		})
 	}
 	return list
@@ -193,7 +196,8 @@ func (d *Daemon) Present() metrics.Present {
 			stats.Trickles
 		p.Proxies = stats.Proxies
 	})
-	p.Sensors, p.SignatureHits = d.sensors.presentSensors(d.config.currentConfig().Sensors), d.sensors.marks.hitsByList()
+	p.Sensors = d.sensors.presentSensors(d.config.currentConfig().Sensors)
+	p.SignatureHits = d.sensors.marks.hitsByList()
 	for _, dropped := range d.drops.latestDrops() {
 		if dropped.Serious() {
 			p.AllowedDropped++

@@ -158,8 +158,8 @@ func (s *sensors) sightOf(p *hep.Packet) witness.Sight {
 	return sight
 }
 
-// looksLikeAsterisk says how much speaks for an end being Asterisk's: that this machine has its address, and that the port is
-// one of those that are closed to the banned. A phone may have the same port.
+// looksLikeAsterisk says how much speaks for an end being Asterisk's: that this machine has its address, and that the
+// port is one of those that are closed to the banned. A phone may have the same port.
 func (s *sensors) looksLikeAsterisk(end netip.AddrPort, udp bool) (signs int) {
 	if s.daemon.allowSources.isOwn(end.Addr()) {
 		signs += 2

@@ -202,8 +202,9 @@ func (l *textReporter) writeSummary(s snapshot, failures []string, err error) {
 			1000*slowest.reaction.Seconds())
 	}
 	if knocked > 0 {
-		say("  %d of their packets came after the bans: a UDP packet may carry anybody's address, so a ban for such packets "+
-			"leaves\n  a door by which a customer can log in. It is shut for whoever goes on attacking.", knocked)
+		say("  %d of their packets came after the bans: a UDP packet may carry anybody's address, so a ban for such "+
+			"packets leaves\n  a door by which a customer can log in. It is shut for whoever goes on attacking.",
+			knocked)
 	}
 	if len(customers) > 0 {
 		say("  Never banned: %s. %d packets of theirs arrived.", strings.Join(customers, ", "), packets)

@@ -49,8 +49,8 @@ type participantRow struct {
 	answered          bool // each of its phones had an answer after the attack
 }
 
-// leaked is how many packets arrived after the ban that it should have stopped. One that rests on UDP, where a customer's
-// address could have been forged, lets a few through until they, too, were heard attacking.
+// leaked is how many packets arrived after the ban that it should have stopped. One that rests on UDP, where a
+// customer's address could have been forged, lets a few through until they, too, were heard attacking.
 func (r *participantRow) leaked() int {
 	if r.ban == nil || r.ban.Closes != ban.ClosesUDP {
 		return r.arrivedAfterBan
@@ -159,7 +159,8 @@ func (t *tally) recordDecision(d ban.Decision) {
 			r.misconfigured = true
 		case ban.ActionLeak:
 			t.addUnexpectedLocked("the ban of " + r.name + " did not keep it out")
-		case ban.ActionBreach, ban.ActionTargeted, ban.ActionGuessing, ban.ActionNewPlace, ban.ActionCut, ban.ActionBlind,
+		case ban.ActionBreach, ban.ActionTargeted, ban.ActionGuessing, ban.ActionNewPlace, ban.ActionCut,
+			ban.ActionBlind,
 			ban.ActionProxy,
 			ban.ActionObserve:
 		}

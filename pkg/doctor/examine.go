@@ -62,7 +62,8 @@ func Examine(ctx context.Context, o Options) []Check {
 	}
 	e := &exam{Options: o, managerConf: "/etc/asterisk/manager.conf", procFolder: "/proc"}
 	for _, part := range []func(context.Context){
-		e.examineConfiguration, e.examineDaemon, e.listOwnPrefixes, e.examineAsterisks, e.examineKernel, e.examinePorts, e.examineSensors,
+		e.examineConfiguration, e.examineDaemon, e.listOwnPrefixes, e.examineAsterisks, e.examineKernel, e.examinePorts,
+		e.examineSensors,
 		e.examineFolders, e.examineClock, e.examineLockout,
 		e.examinePolicy, e.examineGeoFiles,
 	} {

@@ -49,10 +49,12 @@ func (e *exam) examineTap(s subject, tap api.Sensor) {
 		s.warn(checkTap, "sensors.tap: auto",
 			"off: what Asterisk sends no event of is not seen, such as guesses with a strange byte in the Call-ID")
 	case !tap.Alive:
-		s.warn(checkTap, "a group that no other program has: sensors.tap_group; on an old kernel: modprobe nfnetlink_log",
+		s.warn(checkTap, "a group that no other program has: sensors.tap_group; on an old kernel: modprobe "+
+			"nfnetlink_log",
 			"does not work, so that what Asterisk sends no event of is not seen: %s", printable.Line(tap.Error))
 	case tap.Lost > 0:
-		s.warn(checkTap, "more CPU for ringwall", "works, and had no room for %s of %d", humanize.Plural(int(tap.Lost), "packet",
+		s.warn(checkTap, "more CPU for ringwall", "works, and had no room for %s of %d", humanize.Plural(int(tap.Lost),
+			"packet",
 			"packets"), tap.Heard+tap.Lost)
 	case tap.LastHeard == nil:
 		s.ok(checkTap, "works, and has seen no packet of a stranger yet")
@@ -66,7 +68,8 @@ func (e *exam) examineTap(s subject, tap api.Sensor) {
 func (e *exam) examineHEP(ctx context.Context, s subject, hep api.Sensor) {
 	switch {
 	case hep.Off:
-		s.ok(checkHEP, "off: over TLS and WSS only what Asterisk's events tell is seen (sensors.hep.listen turns it on)")
+		s.ok(checkHEP, "off: over TLS and WSS only what Asterisk's events tell is seen (sensors.hep.listen turns it "+
+			"on)")
 		return
 	case !hep.Alive:
 		s.fail(checkHEP, "ss -lunp shows who has the port; another in sensors.hep.listen and in hep.conf",
@@ -101,8 +104,8 @@ func (e *exam) examineHEP(ctx context.Context, s subject, hep api.Sensor) {
 		s.warn(checkHEP, hepConf(e.cfg.Sensors.HEP.Listen, e.cfg.Sensors.HEP.PasswordFile),
 			"Asterisk sends copies of messages no more: none of a question to it just now")
 	default:
-		s.warn(checkHEP, "ringwall doctor again, on the machine of Asterisk", "%s heard so far; whether they still come could "+
-			"not be tried", humanize.Plural(int(hep.Heard), "copy", "copies"))
+		s.warn(checkHEP, "ringwall doctor again, on the machine of Asterisk", "%s heard so far; whether they still "+
+			"come could not be tried", humanize.Plural(int(hep.Heard), "copy", "copies"))
 	}
 }
 
@@ -112,8 +115,10 @@ func hepConf(listen, passwordFile string) string {
 	if passwordFile != "" {
 		password = "capture_password = (what " + passwordFile + " holds)\n"
 	}
-	return "in /etc/asterisk/hep.conf:\n[general]\nenabled = yes\ncapture_address = " + listen + "\ncapture_id = 1\n" + password +
-		"uuid_type = call-id\nthen: asterisk -rx 'module reload res_hep.so'; asterisk -rx 'module load res_hep_pjsip.so'"
+	return "in /etc/asterisk/hep.conf:\n[general]\nenabled = yes\ncapture_address = " + listen + "\ncapture_id = " +
+		"1\n" + password +
+		"uuid_type = call-id\nthen: asterisk -rx 'module reload res_hep.so'; asterisk -rx 'module load " +
+		"res_hep_pjsip.so'"
 }
 
 // askOptions sends a SIP request that every Asterisk answers to each of some UDP ports of this machine.
@@ -128,9 +133,10 @@ func askOptions(ctx context.Context, ports []nftrace.Port) error {
 			return err
 		}
 		at := conn.LocalAddr()
-		_, err = fmt.Fprintf(conn, "OPTIONS sip:ringwall-doctor@127.0.0.1 SIP/2.0\r\nVia: SIP/2.0/UDP %s;branch=z9hG4bK%x;rport\r\n"+
-			"Max-Forwards: 1\r\nFrom: <sip:ringwall-doctor@127.0.0.1>;tag=%x\r\nTo: <sip:ringwall-doctor@127.0.0.1>\r\n"+
-			"Call-ID: ringwall-doctor-%x\r\nCSeq: 1 OPTIONS\r\nContent-Length: 0\r\n\r\n",
+		_, err = fmt.Fprintf(conn, "OPTIONS sip:ringwall-doctor@127.0.0.1 SIP/2.0\r\nVia: SIP/2.0/UDP "+
+			"%s;branch=z9hG4bK%x;rport\r\nMax-Forwards: 1\r\nFrom: <sip:ringwall-doctor@127.0.0.1>;tag=%x\r\nTo: "+
+			"<sip:ringwall-doctor@127.0.0.1>\r\nCall-ID: ringwall-doctor-%x\r\nCSeq: 1 OPTIONS\r\nContent-Length: "+
+			"0\r\n\r\n",
 			at, time.Now().UnixNano(), port.Number, time.Now().UnixNano())
 		_ = conn.Close()
 		if err != nil {

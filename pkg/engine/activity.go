@@ -31,7 +31,7 @@ type AccountTries struct {
 // Activity is what attackers did within the last day.
 type Activity struct {
 	Begin    time.Time      `json:"begin"`   // of the first minute
-	Since    time.Time      `json:"since"`   // from when on anything is known: the start of the engine, if that is later
+	Since    time.Time      `json:"since"`   // from when on anything is known: not before the start of the engine
 	Minutes  []Minute       `json:"minutes"` // oldest first; the last one is under way
 	Tried    time.Time      `json:"tried_since"`
 	Accounts []AccountTries `json:"accounts"` // the most tried first

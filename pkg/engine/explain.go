@@ -115,7 +115,8 @@ func (w *explainer) explainExemption() {
 	} else {
 		w.addSentence("never banned: %s is on the allow list, by %q%s", w.Allow.Prefix, w.Allow.Origin, note)
 		if w.Allow.Until != nil {
-			w.addSentence("that ends at %s; to end it now: ringwall allow del %s", clockTime(*w.Allow.Until), w.Allow.Prefix)
+			w.addSentence("that ends at %s; to end it now: ringwall allow del %s", clockTime(*w.Allow.Until),
+				w.Allow.Prefix)
 		} else if w.Allow.Origin == OriginManual {
 			w.addSentence("that is until somebody says: ringwall allow del %s", w.Allow.Prefix)
 		}
@@ -146,7 +147,8 @@ func (w *explainer) explainBan() {
 	}
 	w.explainClosed()
 	if b.Leak != nil {
-		w.addSentence("THE BAN DOES NOT KEEP IT OUT: %s since then got through to %s, the last at %s; ringwall doctor looks why",
+		w.addSentence("THE BAN DOES NOT KEEP IT OUT: %s since then got through to %s, the last at %s; ringwall "+
+			"doctor looks why",
 			humanize.Plural(b.Leak.Events, "event", "events"), b.Leak.Where(), clockTime(b.Leak.Last))
 	}
 	own := !b.Manual && b.Reason != ban.ReasonAdopted && b.Reason != ban.ReasonNetwork
@@ -159,7 +161,8 @@ func (w *explainer) explainBan() {
 	}
 	if len(b.Accounts) > 0 {
 		w.addSentence("%s tried: %s",
-			humanize.Plural(len(b.Accounts), "account name", "account names"), humanize.List(b.Accounts, 8, strconv.Quote))
+			humanize.Plural(len(b.Accounts), "account name", "account names"), humanize.List(b.Accounts, 8,
+				strconv.Quote))
 	}
 	if b.Closes != ban.ClosesManager { // whose score is another
 		w.explainArithmetic()
@@ -197,18 +200,20 @@ func (w *explainer) explainClosed() {
 	case b.Closes == ban.ClosesUDP && b.DoorShut:
 		w.addSentence("closed: UDP only, and nothing passes there; a login over TCP, TLS or WebSocket lifts the ban")
 	case b.Closes == ban.ClosesUDP && w.opens > w.engine.now:
-		w.addSentence("closed: UDP only, and nothing passes there before %s; then %s a minute from each port, so that a phone can "+
-			"log in; its login lifts the ban", clockTime(utcTime(w.opens)),
+		w.addSentence("closed: UDP only, and nothing passes there before %s; then %s a minute from each port, so that "+
+			"a phone can log in; its login lifts the ban", clockTime(utcTime(w.opens)),
 			humanize.Plural(int(w.engine.policy.Ban.Knock), "packet", "packets"))
 	case b.Closes == ban.ClosesUDP:
-		w.addSentence("closed: UDP only; %s a minute from each port pass, so that a phone can log in; its login lifts the ban",
+		w.addSentence("closed: UDP only; %s a minute from each port pass, so that a phone can log in; its login "+
+			"lifts the ban",
 			humanize.Plural(int(w.engine.policy.Ban.Knock), "packet", "packets"))
 	}
 }
 
 func (w *explainer) explainTrust(t *trust) {
 	w.addSentence("trusted until %s: %s logged in from there with a password: %s", clockTime(w.Trust.Until),
-		humanize.Plural(len(w.Trust.Accounts), "account", "accounts"), humanize.List(w.Trust.Accounts, 8, strconv.Quote))
+		humanize.Plural(len(w.Trust.Accounts), "account", "accounts"), humanize.List(w.Trust.Accounts, 8,
+			strconv.Quote))
 	w.explainArithmetic()
 	foreign := 0
 	for _, f := range t.failures {
@@ -223,8 +228,8 @@ func (w *explainer) explainTrust(t *trust) {
 	if w.Proxy {
 		return
 	}
-	w.addSentence("trust would end at %g points, or with more than %d failing accounts that never logged in from there, "+
-		"over TCP, TLS or WebSocket",
+	w.addSentence("trust would end at %g points, or with more than %d failing accounts that never logged in from "+
+		"there, over TCP, TLS or WebSocket",
 		w.engine.policy.Threshold*w.engine.policy.Trust.Tolerance, w.engine.policy.Trust.Accounts)
 }
 
@@ -292,7 +297,8 @@ func (w *explainer) explainHints() {
 		noteTexts[noteDevice]:        "account %s fails again and again, no faster than a device does: mend its set-up",
 		noteTexts[noteBreach]:        "account %s logged in right after guessing: change its password",
 		noteTexts[noteMisconfigured]: "account %s: Asterisk refuses requests because of its set-up, see its log",
-		noteTexts[noteTargeted]:      "account %s is being guessed from many sources: make sure that its password is strong",
+		noteTexts[noteTargeted]: "account %s is being guessed from many sources: make sure that its password " +
+			"is strong",
 	}
 	last := make(map[string]string) // what the latest event says of an account
 	for _, ev := range w.Evidence {
@@ -307,10 +313,12 @@ func (w *explainer) explainHints() {
 		w.addSentence("%s", line)
 	}
 	if _, named := w.engine.proxies.Covering(w.addr); named {
-		w.addSentence("it is a proxy (policy.proxies), so it is never banned as a whole, and what is attacked through it is reported")
+		w.addSentence("it is a proxy (policy.proxies), so it is never banned as a whole, and what is attacked " +
+			"through it is reported")
 	} else if w.Proxy && w.Allow == nil {
-		w.addSentence("it looks like a proxy: many accounts log in through it, so it is never banned as a whole; allow it (ringwall "+
-			"allow add %v), or name it in policy.proxies, and let a Ringwall at the proxy ban who is behind it", w.addr)
+		w.addSentence("it looks like a proxy: many accounts log in through it, so it is never banned as a whole; "+
+			"allow it (ringwall allow add %v), or name it in policy.proxies, and let a Ringwall at the proxy ban "+
+			"who is behind it", w.addr)
 	}
 	if w.Grace != nil {
 		w.addSentence("a person unbanned it: not banned again before %s", clockTime(*w.Grace))

@@ -134,8 +134,8 @@ func (j *judgement) cutFlow(reason ban.Reason, enforce, guesser bool) {
 			pace, often = PaceTenMinutes, "4 times in ten minutes"
 		}
 		if j.slowSource(l, pace, slowAfterCuts) || first {
-			j.decideCut(reason, f, fmt.Sprintf("it guesses from inside a known good source: connection number %d ends, "+
-				"and new ones from there get through %s; the others go on", l.steps, often))
+			j.decideCut(reason, f, fmt.Sprintf("it guesses from inside a known good source: connection number %d "+
+				"ends, and new ones from there get through %s; the others go on", l.steps, often))
 		}
 	}
 }

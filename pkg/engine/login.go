@@ -141,7 +141,8 @@ func (j *judgement) reportBreach(id uint64, reason ban.Reason, detail string) {
 func (j *judgement) unbanAfterLogin(b *activeBan) {
 	j.engine.removeBan(b)
 	if !b.observed {
-		j.appendDecision(ban.ActionUnban, ban.ReasonLogin, b.prefix, 0, true, "a user logged in from there with a password")
+		j.appendDecision(ban.ActionUnban, ban.ReasonLogin, b.prefix, 0, true,
+			"a user logged in from there with a password")
 		d := &j.out[len(j.out)-1]
 		d.Scope, d.Closes = j.engine.scopeOf(b), b.closes // which tells where the kernel has it
 	}

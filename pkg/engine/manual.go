@@ -72,8 +72,9 @@ func (e *Engine) banByHand(
 	if action == ban.ActionBan && reason != ban.ReasonTest {
 		e.activity.countBan(e.now)
 	}
-	return []ban.Decision{{Time: utcTime(e.now), Action: action, Source: b.source, Prefix: p, Reason: reason, Proven: true,
-		Scope: e.scopeOf(b), Duration: d, Detail: comment}}, nil
+	return []ban.Decision{{Time: utcTime(e.now), Action: action, Source: b.source, Prefix: p, Reason: reason,
+		Proven: true,
+		Scope:  e.scopeOf(b), Duration: d, Detail: comment}}, nil
 }
 
 // Unban ends every ban within a prefix and every ban of a network that covers it. With a grace, no source within the

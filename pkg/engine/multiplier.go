@@ -116,6 +116,7 @@ func (w *explainer) explainMultipliers() {
 		sums[place].base += ev.Points / ev.Multiplier
 	}
 	for _, place := range order {
-		w.addSentence("%.1f points of these are %.1f points %s, by geo.multiply", sums[place].points, sums[place].base, place)
+		w.addSentence("%.1f points of these are %.1f points %s, by geo.multiply", sums[place].points, sums[place].base,
+			place)
 	}
 }

@@ -70,8 +70,9 @@ func (j *judgement) doubtProxy(t *trust) {
 	}
 	t.proxyUntil, t.noProxyUntil = 0, j.now+proxyTTL
 	j.appendDecision(ban.ActionGuessing, ban.ReasonProxy, j.engine.prefixOf(j.key), 0, true, fmt.Sprintf(
-		"it looked like a proxy, but somebody attacks from there, and %d of its accounts log in elsewhere, too: perhaps "+
-			"their passwords were stolen; it is taken for no proxy any more, unless policy.proxies names it", elsewhere))
+		"it looked like a proxy, but somebody attacks from there, and %d of its accounts log in elsewhere, too: "+
+			"perhaps their passwords were stolen; it is taken for no proxy any more, unless policy.proxies names it",
+		elsewhere))
 }
 
 // otherPlace is where an account, which may be nil, was last, other than here, or nil.
@@ -141,8 +142,8 @@ func (e *Engine) markProxy(k sourceKey, t *trust, a netip.Addr) (told bool) {
 
 // proxyAdvice says why a source looks like a proxy, and what to do.
 func proxyAdvice(why string) string {
-	return why + ": it looks like a proxy, and is never banned as a whole; allow it, or name it in policy.proxies, and let " +
-		"a Ringwall at the proxy ban those behind it"
+	return why + ": it looks like a proxy, and is never banned as a whole; allow it, or name it in policy.proxies, " +
+		"and let a Ringwall at the proxy ban those behind it"
 }
 
 // reportThroughProxy reports what would cost a proxy points: each account whose password is guessed once an hour, and
@@ -154,8 +155,8 @@ func (j *judgement) reportThroughProxy(reason ban.Reason) {
 	}
 	if j.engine.firstReport(forProxyReport, j.key, j.engine.combine(detail, j.engine.hashText(string(reason)))) {
 		j.appendDecision(ban.ActionGuessing, reason, j.engine.prefixOf(j.key), 0, j.proven,
-			"somebody attacks through a proxy: it is not banned, since customers log in through it; only the proxy knows "+
-				"who it is")
+			"somebody attacks through a proxy: it is not banned, since customers log in through it; only the proxy "+
+				"knows who it is")
 	}
 }
 

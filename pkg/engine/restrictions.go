@@ -35,8 +35,9 @@ func (e *Engine) appendRestrictions(k sourceKey, out []ban.Restriction) []ban.Re
 		return out
 	}
 	for _, el := range e.laneElements(k, l) {
-		r := ban.Restriction{Scope: ban.ScopeFlow, Prefix: e.prefixOf(k), Flow: el.Flow, Until: utcTime(e.now + int64(el.Left)),
-			Left: ban.Round(el.Left.Seconds())}
+		r := ban.Restriction{Scope: ban.ScopeFlow, Prefix: e.prefixOf(k), Flow: el.Flow,
+			Until: utcTime(e.now + int64(el.Left)),
+			Left:  ban.Round(el.Left.Seconds())}
 		switch el.Kind {
 		case CutFlow:
 			r.Kind = ban.RestrictionCut

@@ -50,8 +50,8 @@ func (j *judgement) judgeScanner() {
 	}
 	if j.isKnownGood() {
 		j.recordEvidence(j.source(), 0, ban.ReasonScanner, noteCustomersMark)
-		j.reportTolerated(ban.ReasonScanner, "a request with the mark of a scanner's program came from a customer's address: "+
-			"not banned")
+		j.reportTolerated(ban.ReasonScanner, "a request with the mark of a scanner's program came from a customer's "+
+			"address: not banned")
 		return
 	}
 	j.charge(j.policy.Points.Scanner, ban.ReasonScanner, noNote)

@@ -131,7 +131,8 @@ func (e *Engine) describeTrust(t *trust) ban.Trust {
 	if t.revoked {
 		until = min(until, t.lastLogin)
 	}
-	return ban.Trust{Prefix: e.prefixOf(t.key), Since: utcTime(t.since), Until: utcTime(until), Last: utcTime(t.lastLogin),
+	return ban.Trust{Prefix: e.prefixOf(t.key), Since: utcTime(t.since), Until: utcTime(until),
+		Last:     utcTime(t.lastLogin),
 		Accounts: t.accountNames()}
 }
 

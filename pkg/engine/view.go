@@ -43,7 +43,7 @@ type Stats struct {
 	Limited   map[string]int `json:"limited,omitempty"`            // bans not made, by the bound that was hit
 	LeftOut   *time.Time     `json:"last_left_out_time,omitempty"` // when a bound kept somebody from being banned
 	Suspended int            `json:"suspended"`                    // bans not made because of a storm or of grace
-	Leaking   int            `json:"leaking_sources"`              // banned, and got through in the last hour; up to 65536
+	Leaking   int            `json:"leaking_sources"`              // banned, and got through in the last hour; to 65536
 	Leaks     uint64         `json:"leaked_events"`                // of banned sources, since the start
 	LastLeak  *time.Time     `json:"last_leak_time,omitempty"`
 
@@ -53,7 +53,7 @@ type Stats struct {
 	SlowSources int          `json:"slow_sources"` // in the slow lane as a whole
 	Trickles    int          `json:"trickles"`     // known good sources of which new senders over UDP are slowed
 	Proxies     int          `json:"proxies"`      // that look like one, and that nobody allowed or named
-	InForce     []ScopeCount `json:"-"`            // bans, and flows that are cut; of kinds of which there are none, too
+	InForce     []ScopeCount `json:"-"`            // bans, and flows that are cut; also kinds of which there are none
 }
 
 // ScopeCount counts verdicts of one scope and family.

@@ -279,7 +279,8 @@ func (j *judgement) reportPersistence(one *failures, reason ban.Reason, how stri
 		return
 	}
 	j.appendDecision(ban.ActionGuessing, ban.ReasonPace, j.engine.prefixOf(j.key), 0, j.proven, fmt.Sprintf(
-		"%d failures of this account within an hour, %s: a phone that nobody mends, or somebody who guesses; not banned",
+		"%d failures of this account within an hour, %s: a phone that nobody mends, or somebody who guesses; not "+
+			"banned",
 		n, how))
 }
 

@@ -149,7 +149,8 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	// nft itself reads only these characters without quotes.
 	if len(c.Table) > maxName || !isLetter(c.Table[0]) || strings.ContainsFunc(c.Table, notNameRune) {
-		return c, fmt.Errorf("firewall: table name %q: a letter, then letters, digits, '_', '-' and '.', at most 255 in all",
+		return c, fmt.Errorf("firewall: table name %q: a letter, then letters, digits, '_', '-' and '.', at most "+
+			"255 in all",
 			c.Table)
 	}
 	if c.Priority < minPriority || c.Priority > maxPriority {
@@ -164,8 +165,8 @@ func (c Config) withDefaults() (Config, error) {
 			"give it a rate or turn it off")
 	}
 	if c.Knock.Port > 0 && c.Knock.Source == 0 {
-		return c, errors.New("firewall: a knock of 0 packets a minute for a source lets nobody in: give it more, or none " +
-			"to a port")
+		return c, errors.New("firewall: a knock of 0 packets a minute for a source lets nobody in: give it more, or " +
+			"none to a port")
 	}
 	return c, nil
 }

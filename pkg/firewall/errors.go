@@ -38,7 +38,8 @@ type FullError struct {
 }
 
 func (e *FullError) Error() string {
-	return fmt.Sprintf("firewall: set %s is full (%d elements): %d found no room, first %s", e.Set, e.Size, len(e.Refused),
+	return fmt.Sprintf("firewall: set %s is full (%d elements): %d found no room, first %s", e.Set, e.Size,
+		len(e.Refused),
 		e.Refused[0])
 }
 
@@ -70,11 +71,12 @@ func explainErrno(what string, err error) error {
 	switch errno {
 	case syscall.EPERM, syscall.EACCES:
 		kind, try = ErrPermission,
-			"run as root or with CAP_NET_ADMIN (systemd: AmbientCapabilities=CAP_NET_ADMIN), and see that no other process "+
-				"owns the table (nft list tables)"
+			"run as root or with CAP_NET_ADMIN (systemd: AmbientCapabilities=CAP_NET_ADMIN), and see that no other "+
+				"process owns the table (nft list tables)"
 	case syscall.ENOENT:
 		kind, try = ErrGone,
-			"somebody removed the table or a part of it (nft flush ruleset, a firewall reload); it has to be built again"
+			"somebody removed the table or a part of it (nft flush ruleset, a firewall reload); it has to be built "+
+				"again"
 	case syscall.ENFILE:
 		kind, try = ErrFull, fewerElements
 	case syscall.EOPNOTSUPP, syscall.EPROTONOSUPPORT, syscall.EAFNOSUPPORT, syscall.EINVAL:

@@ -100,7 +100,8 @@ func (c *Config) preroutingRules(defs [numSets]setDef, packets, bytes [numSets]u
 	}
 	signalling := func() { rules.addSignalling(c.UDPPorts, c.TCPPorts, portIn, addPorts) }
 	limited := func(rate uint32, unit expr.LimitTime, burst uint32, over bool) []expr.Any {
-		return []expr.Any{&expr.Limit{Type: expr.LimitTypePkts, Rate: uint64(rate), Unit: unit, Burst: burst, Over: over}}
+		return []expr.Any{&expr.Limit{Type: expr.LimitTypePkts, Rate: uint64(rate), Unit: unit, Burst: burst,
+			Over: over}}
 	}
 	update := func(id setID, limit []expr.Any) []expr.Any {
 		return append(loadKey(defs[id], source), &expr.Dynset{

@@ -376,7 +376,8 @@ func chainNamed(list []*nftables.Chain, name string) *nftables.Chain {
 }
 
 func sameChain(want, have *nftables.Chain) bool {
-	return want.Type == have.Type && sameOrBothNil(want.Hooknum, have.Hooknum) && sameOrBothNil(want.Priority, have.Priority) &&
+	return want.Type == have.Type && sameOrBothNil(want.Hooknum, have.Hooknum) && sameOrBothNil(want.Priority,
+		have.Priority) &&
 		sameOrBothNil(want.Policy, have.Policy)
 }
 
@@ -472,7 +473,9 @@ const slowChunk = 512
 // would have ended first.
 func (t *Table) elementsForSets(carried []Element) (elems [numSets][]nftables.SetElement, size int) {
 	now := time.Now()
-	slices.SortFunc(carried, func(a, b Element) int { return int(b.Remaining/time.Second) - int(a.Remaining/time.Second) })
+	slices.SortFunc(carried, func(a, b Element) int {
+		return int(b.Remaining/time.Second) - int(a.Remaining/time.Second)
+	})
 	var edits [numSets][]edit
 	for _, e := range carried {
 		id, p, key, ok := e.target().setAndKey(t.cfg.IPv6Prefix)
@@ -616,7 +619,10 @@ func (t *Table) compareWithKernel() error {
 				return err
 			}
 			// A rule is never changed, only replaced by one with another handle.
-			if !slices.EqualFunc(rules, handles[c.Name], func(r *nftables.Rule, h uint64) bool { return r.Handle == h }) {
+			if !slices.EqualFunc(rules, handles[c.Name], func(r *nftables.Rule,
+				h uint64) bool {
+				return r.Handle == h
+			}) {
 				return fmt.Errorf("%w: the rules of chain %s were changed", ErrGone, c.Name)
 			}
 		}

@@ -67,7 +67,8 @@ func (c *Config) requestRules(addPorts func([]uint16) *nftables.Set) (l ruleList
 	if len(ports) == 0 {
 		return l
 	}
-	l.add("TCP that is not copied", numSets, isProtocol(unix.IPPROTO_TCP), portIn(addPorts(ports), true), acceptVerdict())
+	l.add("TCP that is not copied", numSets, isProtocol(unix.IPPROTO_TCP), portIn(addPorts(ports), true),
+		acceptVerdict())
 	l.addEmptySegments()
 	l.add("request over TCP", numSets, isProtocol(unix.IPPROTO_TCP), c.copyToGroup(TapRequest, tapTCPBytes))
 	return l

@@ -483,7 +483,7 @@ func (w *Writer) rebuildTable(ctx context.Context, cause string) bool {
 
 func (w *Writer) tryRebuild() (Outcome, int, error) {
 	found := w.cfg.Found
-	w.cfg.Found = nil // true of the first attempt alone: the table that a second one adopts may be of the first's making
+	w.cfg.Found = nil // true of the first attempt alone: a second one may adopt what the first has made
 	outcome, err := w.fw.EnsureTable()
 	if err != nil {
 		return "", 0, err

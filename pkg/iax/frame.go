@@ -58,8 +58,8 @@ const (
 )
 
 var subclassNames = [...]string{
-	New: "NEW", Ack: "ACK", Hangup: "HANGUP", Reject: "REJECT", Accept: "ACCEPT", AuthReq: "AUTHREQ", AuthRep: "AUTHREP",
-	Inval: "INVAL", RegReq: "REGREQ", RegAuth: "REGAUTH", RegAck: "REGACK", RegRej: "REGREJ", RegRel: "REGREL",
+	New: "NEW", Ack: "ACK", Hangup: "HANGUP", Reject: "REJECT", Accept: "ACCEPT", AuthReq: "AUTHREQ",
+	AuthRep: "AUTHREP", Inval: "INVAL", RegReq: "REGREQ", RegAuth: "REGAUTH", RegAck: "REGACK", RegRej: "REGREJ", RegRel: "REGREL",
 	CallToken: "CALLTOKEN",
 }
 

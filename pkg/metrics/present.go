@@ -84,11 +84,13 @@ func newPresent(s Source) *presentCollector {
 		reconnects: desc(amiReconnects, "Logins after the first.", "pbx"),
 		dropped: desc(amiDropped, "Event frames given up because the queue was full, or because of their size.", "pbx",
 			"event"),
-		queue:     desc(amiQueue, "Bytes of event frames that wait to be handled.", "pbx"),
-		active:    desc(bansActive, "Bans in force; of the scope flow: connections that are cut.", "family", "scope"),
-		goodFlows: desc(goodFlows, "Addresses with a port from which somebody logged in; they pass whatever is banned."),
+		queue:  desc(amiQueue, "Bytes of event frames that wait to be handled.", "pbx"),
+		active: desc(bansActive, "Bans in force; of the scope flow: connections that are cut.", "family", "scope"),
+		goodFlows: desc(goodFlows, "Addresses with a port from which somebody logged in; they pass whatever is "+
+			"banned."),
 		slowLanes: desc(slowLanes,
-			"Of which a few packets get through: a flow, a source, or a source's senders over UDP that never logged in.",
+			"Of which a few packets get through: a flow, a source, or a source's senders over UDP that never logged "+
+				"in.",
 			"kind"),
 		proxies: desc(proxies, "Sources that look like a proxy, and that nobody allowed or named."),
 		limited: desc(limitedTotal, "Bans, sources or challenges that a bound of policy.limits or of memory kept out.",
@@ -121,7 +123,8 @@ func newPresent(s Source) *presentCollector {
 func (p *presentCollector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{p.up, p.reconnects, p.dropped, p.queue, p.active, p.limited, p.trusted,
 		p.tracked,
-		p.packets, p.desired, p.there, p.leaks, p.leaking, p.allowedDropped, p.sensorUp, p.sensorHeard, p.sensorLost, p.sensorLast, p.sensorLag, p.sensorTold,
+		p.packets, p.desired, p.there, p.leaks, p.leaking, p.allowedDropped, p.sensorUp, p.sensorHeard, p.sensorLost,
+		p.sensorLast, p.sensorLag, p.sensorTold,
 		p.signature, p.blind, p.last, p.kernel, p.enforcing,
 		p.saved, p.goodFlows, p.slowLanes, p.proxies} {
 		ch <- d

@@ -207,7 +207,10 @@ func (r *Restorer) compareAll(ctx context.Context) error {
 	for range maxRounds {
 		before := r.adopted
 		r.found = nil
-		whole, err := fw.WalkElements(ctx, firewall.Ban, func(some []firewall.Element) error { return r.compareSome(ctx, some) })
+		whole, err := fw.WalkElements(ctx, firewall.Ban, func(some []firewall.Element) error {
+			return r.compareSome(ctx,
+				some)
+		})
 		if err != nil || whole && r.adopted == before {
 			return err
 		}

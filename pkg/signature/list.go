@@ -158,8 +158,8 @@ func parseLine(line string) (mark, error) {
 		m.text = lower
 	case injectionKind:
 		if len(text) < 2 || !strings.ContainsFunc(text, func(r rune) bool { return r < 128 && !isWord(byte(r)) }) {
-			return mark{}, fmt.Errorf("injection: %q would fit users; allowed: two characters and more, not only letters, "+
-				"digits, - and _", text)
+			return mark{}, fmt.Errorf("injection: %q would fit users; allowed: two characters and more, not only "+
+				"letters, digits, - and _", text)
 		}
 		m.text = lower
 	default:

@@ -146,7 +146,8 @@ func headerNamed(name []byte) headerName {
 func cutJoined(value []byte, name headerName) (before, rest []byte) {
 	from := 0
 	if name.isAddress() {
-		if at := upTo(value, endsUserSearch); at < len(value) && value[at] == '@' && bytes.IndexByte(value[:at], '<') < 0 {
+		if at := upTo(value, endsUserSearch); at < len(value) && value[at] == '@' && bytes.IndexByte(value[:at],
+			'<') < 0 {
 			from = at
 		}
 	}

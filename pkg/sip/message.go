@@ -52,8 +52,8 @@ type Message struct {
 	ContentLength int    // -1 without
 
 	Malformed Malformed
-	// Truncated says that the empty line at the end of the head was not there. A datagram may end so and be complete for
-	// Asterisk.
+	// Truncated says that the empty line at the end of the head was not there. A datagram may end so and be complete
+	// for Asterisk.
 	Truncated bool
 	HeadBytes int // from the first byte that was given to after the empty line
 
@@ -133,7 +133,7 @@ const (
 	NoCallID                     // or an empty one
 	NoCSeq                       // or one without number or method
 	BadHeader                    // a line without a colon or a name
-	BadAddress                   // a Request-URI, From, To or Contact with a byte that pjproject takes in no user or host
+	BadAddress                   // a Request-URI, From, To or Contact with a byte that pjproject refuses there
 	CallIDControl                // a byte below 32, DEL or one above 127 in the Call-ID: no phone sends that
 	CallIDNotWord                // another byte that RFC 3261 has not in word, which some phones send
 	CSeqMismatch                 // the method of CSeq is not that of the request (RFC 3261 8.1.1.5)

@@ -89,7 +89,8 @@ type heldSegment struct {
 // NewStreams tells each head, with the flow that it came by. The bytes are valid until tell returns; Parse reads them.
 func NewStreams(tell func(flow Flow, head []byte)) *Streams {
 	s := &Streams{
-		tell: tell, flows: make(map[Flow]*stream), ended: make(map[Flow]uint32), recent: list.New(), holding: list.New(),
+		tell: tell, flows: make(map[Flow]*stream), ended: make(map[Flow]uint32), recent: list.New(),
+		holding:  list.New(),
 		maxFlows: maxFlows, maxBuffered: maxBuffered,
 	}
 	s.tellHead = func(head []byte) {

@@ -114,7 +114,7 @@ func (p *Page) Run(ctx context.Context) error {
 	const (
 		renewInterval      = time.Second            // for what changes without a decision
 		renewAfterDecision = 200 * time.Millisecond // so that a flood of decisions renews the page once
-		betweenBatches     = 2 * time.Millisecond   // so that a flood of decisions does not wake this goroutine each time
+		betweenBatches     = 2 * time.Millisecond   // so that a flood of decisions does not wake us each time
 	)
 	more := news.More()
 	batchPause := time.NewTimer(0)

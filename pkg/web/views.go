@@ -254,7 +254,8 @@ func alarmText(d ban.Decision) string {
 	case ban.ActionBlind:
 		switch d.Reason {
 		case ban.ReasonAsterisk:
-			return printable.String(d.PBX) + ": no connection to Asterisk, so that attacks are not seen, " + printable.String(d.Detail)
+			return printable.String(d.PBX) + ": no connection to Asterisk, so that attacks are not seen, " +
+				printable.String(d.Detail)
 		case ban.ReasonKernel:
 			return "the kernel does not hold the bans as it should, " + printable.String(d.Detail)
 		}
@@ -397,7 +398,8 @@ func (p *Page) viewBans(s *snapshot) bansView {
 	v.More = v.All - len(v.Rows)
 	for _, c := range s.restricted {
 		v.Restricted = append(v.Restricted, restrictedRow{Who: wording.RestrictedWho(c), Prefix: c.Prefix.String(),
-			Address: c.Prefix.Addr().String(), Kind: wording.RestrictionKind(c), Passes: wording.Passes(c), Until: c.Until})
+			Address: c.Prefix.Addr().String(), Kind: wording.RestrictionKind(c), Passes: wording.Passes(c),
+			Until: c.Until})
 		if c.Flow.IsValid() {
 			v.Restricted[len(v.Restricted)-1].Address = c.Flow.Source.Addr().String()
 		}
@@ -572,7 +574,8 @@ func (p *Page) viewDecisions(s *snapshot) (v decisionsView) {
 		ban.ActionTrust:   "trusted",
 		ban.ActionUntrust: "no longer trusted", ban.ActionMisconfigured: "misconfigured", ban.ActionBreach: "BREACH",
 		ban.ActionTampering: "forged event", ban.ActionTargeted: "under attack", ban.ActionGuessing: "GUESSING",
-		ban.ActionLeak: "GETS THROUGH", ban.ActionNewPlace: "NEW PLACE", ban.ActionProxy: "proxy", ban.ActionCut: "CUT OFF",
+		ban.ActionLeak: "GETS THROUGH", ban.ActionNewPlace: "NEW PLACE", ban.ActionProxy: "proxy",
+		ban.ActionCut:     "CUT OFF",
 		ban.ActionBlind:   "BLIND",
 		ban.ActionObserve: "not banned",
 	}

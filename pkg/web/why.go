@@ -211,7 +211,8 @@ func commandsFor(a *whyView, allowed *ban.Exemption) []suggestedCommand {
 	allow := suggestedCommand{"Never ban it, for a day or until you take it back",
 		"ringwall allow add " + a.Address + " --for 1d"}
 	if a.Restricted {
-		return append([]suggestedCommand{{"Let go what is cut or slow there", "ringwall unban " + humanize.Prefix(a.Ban)},
+		return append([]suggestedCommand{{"Let go what is cut or slow there",
+			"ringwall unban " + humanize.Prefix(a.Ban)},
 			allow}, all...)
 	}
 	if a.Banned {

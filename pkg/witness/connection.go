@@ -32,7 +32,8 @@ const maxOutstanding = 16
 func (c *connection) setUser(name []byte) { c.length = uint8(copy(c.user[:], name)) }
 
 func (w *Witness) connectionOf(s *Sight, service event.Service, number uint16) *connection {
-	key := w.of(forConnection, w.addrPort(s.Remote), w.combine(w.addrPort(s.Asterisk), uint64(service)<<16|uint64(number)))
+	key := w.of(forConnection, w.addrPort(s.Remote), w.combine(w.addrPort(s.Asterisk),
+		uint64(service)<<16|uint64(number)))
 	e, old := w.connections.put(w.now, key, 0)
 	if old && w.now-e.at > second {
 		w.connections.move(w.now, e, 0)

@@ -20,8 +20,8 @@ const (
 	provenHandshake
 )
 
-// maxUnacknowledged is how much of Asterisk's answers may be on its way while the other side goes on: little, since each
-// byte more is a number more that a forger may guess.
+// maxUnacknowledged is how much of Asterisk's answers may be on its way while the other side goes on: little, since
+// each byte more is a number more that a forger may guess.
 const maxUnacknowledged = 4 << 10
 
 func (w *Witness) handshakeKey(s *Sight) uint64 {

@@ -181,7 +181,8 @@ func (w *Witness) readCredentials(s *Sight, m *sip.Message, id []byte, dialogue 
 			}
 		}
 		n := w.useNonce(c.Nonce, s.Remote.Addr())
-		// Asterisk may let OPTIONS pass without a password (allow_unauthenticated_options): then nothing is proven by it.
+		// Asterisk may let OPTIONS pass without a password (allow_unauthenticated_options): then nothing is proven by
+		// it.
 		t.own = t.own || n != nil && (t.method != optionsMethod || n.toOptions)
 		t.invented = t.invented && n == nil && w.isKnownTime(c.Nonce)
 	}
@@ -429,7 +430,9 @@ func (w *Witness) hiddenLogin(s *Sight, m *sip.Message, e *entry[dialogue], t *t
 }
 
 // attempt judges a wrong password.
-func (w *Witness) attempt(kind attemptKind, s *Sight, m *sip.Message, e *entry[dialogue], t *transaction, untellable bool) {
+func (w *Witness) attempt(
+	kind attemptKind, s *Sight, m *sip.Message, e *entry[dialogue], t *transaction, untellable bool,
+) {
 	if untellable {
 		a := w.newAttempt(kind, s, m, e.key, t)
 		w.findGuess(a, &w.localAt(s.Asterisk).value, event.SilentGuess)

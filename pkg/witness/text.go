@@ -12,8 +12,8 @@ const (
 	maxDetail  = 80
 )
 
-// text makes a string of bytes from the wire: as Asterisk would tell it where it can, else with what is not UTF-8, or is
-// a control character, as \xff.
+// text makes a string of bytes from the wire: as Asterisk would tell it where it can, else with what is not UTF-8, or
+// is a control character, as \xff.
 func text(b []byte, most int) string {
 	if isTellable(b) && !hasControl(b) {
 		if len(b) <= most {

@@ -99,7 +99,8 @@ func (w *Witness) expectSight(ev *event.Event, remote netip.AddrPort, dialogue u
 	if e := w.source(remote.Addr()); e.value.unseenAt != 0 {
 		return
 	}
-	a := w.wait(unseen, &Sight{Remote: remote, Transport: ev.Remote.Transport}, &sip.Message{}, dialogue, &transaction{})
+	a := w.wait(unseen, &Sight{Remote: remote, Transport: ev.Remote.Transport}, &sip.Message{}, dialogue,
+		&transaction{})
 	if a == nil { // it is not known who is not seen
 		w.noncesSince = 0
 	}

@@ -102,8 +102,8 @@ type Witness struct {
 	sources      *cache[source]
 	accounts     *cache[uint8] // how many invented challenges each was tried with
 	messages     *cache[struct{}]
-	// streamAnswers are final answers over TCP that were judged: the kernel sends them again for minutes to whoever, being banned,
-	// acknowledges nothing.
+	// streamAnswers are final answers over TCP that were judged: the kernel sends them again for minutes to whoever,
+	// being banned, acknowledges nothing.
 	streamAnswers *cache[struct{}]
 	locals        *cache[local]
 	lastLocal     *entry[local] // the one that was asked for last, at lastLocalAt
@@ -156,8 +156,8 @@ const (
 	knownSource
 )
 
-// resentFor is longer than the kernel sends a segment again that nobody acknowledges: 924.6 s by default (tcp_retries2 of
-// Documentation/networking/ip-sysctl.rst).
+// resentFor is longer than the kernel sends a segment again that nobody acknowledges: 924.6 s by default (tcp_retries2
+// of Documentation/networking/ip-sysctl.rst).
 const resentFor = 20 * time.Minute
 
 // New makes a Witness that has seen nothing.

@@ -56,13 +56,14 @@ func RestrictionSentence(r ban.Restriction, clock func(time.Time) string) string
 	case r.Kind == ban.RestrictionCut:
 		return fmt.Sprintf("Cut: nothing from %s passes until %s; the others there go on.", who, until)
 	case r.Kind == ban.RestrictionTrickle:
-		return fmt.Sprintf("Slow over UDP until %s: of whoever has not logged in from there, %s; phones that have go on.",
+		return fmt.Sprintf("Slow over UDP until %s: of whoever has not logged in from there, %s; phones that have "+
+			"go on.",
 			until, passing(r))
 	case r.Flow.IsValid():
 		return fmt.Sprintf("In the slow lane until %s: of %s, %s; the others there go on.", until, who, passing(r))
 	}
-	return fmt.Sprintf("In the slow lane until %s: %s over UDP, and as many connections over TCP; a login ends it, and "+
-		"phones that have logged in go on.", until, passing(r))
+	return fmt.Sprintf("In the slow lane until %s: %s over UDP, and as many connections over TCP; a login ends it, "+
+		"and phones that have logged in go on.", until, passing(r))
 }
 
 func passing(r ban.Restriction) string {

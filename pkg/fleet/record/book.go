@@ -124,8 +124,8 @@ func (n *node) refuse(err error) {
 	n.refused[err.Error()]++
 }
 
-// admit says why a record of another node is not taken. What it is not taken for costs budget, too, except where there is
-// none.
+// admit says why a record of another node is not taken. What it is not taken for costs budget, too, except where there
+// is none.
 func (b *Book) admit(now time.Time, n *node, r *Record, isNew bool) error {
 	if elapsed := now.Sub(n.budgetAt); elapsed > 0 {
 		n.budget = min(float64(b.limits.Records), n.budget+b.limits.Rate*elapsed.Minutes())

@@ -59,7 +59,8 @@ func (c *commands) sayReplay(s *replay.Summary, decisions bool) error {
 		c.sayf("%s, since %s: %s.", humanize.Prefix(r.Source), c.dateAndTime(r.First), printable.Line(r.Detail))
 	}
 	for _, r := range firstRows(s.NewPlaces) {
-		c.sayf("%s, account %s, at %s: %s.", humanize.Prefix(r.Source), printable.String(r.Account), c.dateAndTime(r.First),
+		c.sayf("%s, account %s, at %s: %s.", humanize.Prefix(r.Source), printable.String(r.Account),
+			c.dateAndTime(r.First),
 			printable.Line(r.Detail))
 	}
 	for _, r := range firstRows(s.Targeted) {

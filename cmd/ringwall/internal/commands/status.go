@@ -107,7 +107,8 @@ func (c *commands) sayStatus(st api.Status) error {
 		return err
 	}
 	c.sayf("")
-	for _, line := range slices.Concat(sensorLines(st.Sensors, c.Now()), engineLines(st), kernelLines(st.Kernel), portLines(st.Ports),
+	for _, line := range slices.Concat(sensorLines(st.Sensors, c.Now()), engineLines(st), kernelLines(st.Kernel),
+		portLines(st.Ports),
 		geoLines(st.Geo, c.Now())) {
 		c.sayf("%-9s %s", line[0], line[1])
 	}

@@ -171,7 +171,8 @@ func (c *commands) sayWhy(ex engine.Explanation) error {
 	}
 	for i, r := range ex.Restrictions {
 		if i == maxRestrictions {
-			c.sayf("And %s: ringwall list restricted", humanize.Plural(len(ex.Restrictions)-i, "sender more", "senders more"))
+			c.sayf("And %s: ringwall list restricted", humanize.Plural(len(ex.Restrictions)-i, "sender more",
+				"senders more"))
 			break
 		}
 		c.sayWrappedf("", "%s", wording.RestrictionSentence(r, c.shortTime))
