@@ -21,8 +21,8 @@ import (
 	"github.com/ringwall/ringwall/pkg/netns/netnstest"
 )
 
-// sipServer answers like PJSIP at a UDP port of the daemon's network, and tells the daemon by AMI what PJSIP tells: nothing
-// where a Call-ID is not UTF-8.
+// sipServer answers like PJSIP at a UDP port of the daemon's network, and tells the daemon by AMI what PJSIP tells:
+// nothing where a Call-ID is not UTF-8.
 type sipServer struct {
 	rig    *rig
 	conn   *net.UDPConn
@@ -87,7 +87,8 @@ func (s *sipServer) answer(request []byte, from netip.AddrPort) {
 	case has:
 		_, response, _ := strings.Cut(credentials, `response="`)
 		response, _, _ = strings.Cut(response, "\"")
-		tell("ChallengeResponseFailed", fmt.Sprintf("Challenge: %s\r\nResponse: %s\r\nExpectedResponse: \r\n", answered, response))
+		tell("ChallengeResponseFailed", fmt.Sprintf("Challenge: %s\r\nResponse: %s\r\nExpectedResponse: \r\n", answered,
+			response))
 	default:
 		tell("ChallengeSent", "Challenge: "+nonce+"\r\n")
 	}
@@ -102,7 +103,8 @@ type sipClient struct {
 	calls int
 	nonce string
 	wait  time.Duration // for an answer
-	// challenged, if not nil, waits between a challenge and the answer to it, as a network does: until the tap has seen it.
+	// challenged, if not nil, waits between a challenge and the answer to it, as a network does: until the tap has seen
+	// it.
 	challenged func(asked func())
 }
 
@@ -125,8 +127,9 @@ func dialSIP(t *testing.T, from *netns.Space, address string) *sipClient {
 func (c *sipClient) send(callID string, number int, more string) string {
 	c.t.Helper()
 	_, err := fmt.Fprintf(c.conn, "REGISTER sip:10.99.0.1 SIP/2.0\r\nVia: SIP/2.0/UDP %s;rport;branch=z9hG4bK%s%d\r\n"+
-		"From: <sip:201@10.99.0.1>;tag=a\r\nTo: <sip:201@10.99.0.1>\r\nCall-ID: %s\r\nCSeq: %d REGISTER\r\nMax-Forwards: 70\r\n"+
-		"Contact: <sip:201@%s>\r\n%sContent-Length: 0\r\n\r\n", c.conn.LocalAddr(), "x", number, callID, number, c.conn.LocalAddr(), more)
+		"From: <sip:201@10.99.0.1>;tag=a\r\nTo: <sip:201@10.99.0.1>\r\nCall-ID: %s\r\nCSeq: %d "+
+		"REGISTER\r\nMax-Forwards: 70\r\nContact: <sip:201@%s>\r\n%sContent-Length: 0\r\n\r\n", c.conn.LocalAddr(), "x",
+		number, callID, number, c.conn.LocalAddr(), more)
 	if err != nil {
 		c.t.Fatal(err)
 	}
@@ -159,7 +162,8 @@ func (c *sipClient) try(mark, password string) string {
 		return ""
 	}
 	return c.send(callID, 2, fmt.Sprintf("Authorization: Digest username=\"201\",realm=\"asterisk\",nonce=\"%s\","+
-		"uri=\"sip:10.99.0.1\",response=\"%s%d\",algorithm=MD5,cnonce=\"c\",qop=auth,nc=00000001\r\n", c.nonce, password, c.calls))
+		"uri=\"sip:10.99.0.1\",response=\"%s%d\",algorithm=MD5,cnonce=\"c\",qop=auth,nc=00000001\r\n", c.nonce,
+		password, c.calls))
 }
 
 // seesChallenges has a client answer challenges when the tap has seen them: proof must not depend on who is faster.
@@ -263,8 +267,8 @@ func TestWhatAsteriskIsSilentAbout(t *testing.T) {
 	}
 }
 
-// TestAScannersMark has one packet of a scanner enough, and a customer's told of; a list of one's own works after a reload,
-// and one with a mistake leaves the one before in force.
+// TestAScannersMark has one packet of a scanner enough, and a customer's told of; a list of one's own works after a
+// reload, and one with a mistake leaves the one before in force.
 func TestAScannersMark(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "marks")
@@ -367,7 +371,8 @@ func TestASilentSensorIsTold(t *testing.T) {
 		attempt(100 + n)
 	}
 	for range 2 * unseenEvents { // a customer's attempts on a good flow are not looked at by the tap
-		r.event("ChallengeResponseFailed", "299", "customer", "IPV4/UDP/10.99.0.2/5060", "Challenge: 1/a\r\nResponse: b\r\nExpectedResponse: \r\n")
+		r.event("ChallengeResponseFailed", "299", "customer", "IPV4/UDP/10.99.0.2/5060",
+			"Challenge: 1/a\r\nResponse: b\r\nExpectedResponse: \r\n")
 	}
 	r.until("they are judged", func() bool { return r.status().PBXs[0].Events >= 4*unseenEvents+2 })
 	if silent() {
@@ -385,15 +390,16 @@ func TestASilentSensorIsTold(t *testing.T) {
 	})
 }
 
-// TestWhoInjectsLinesIsJudged has a request whose Call-ID breaks the lines of Asterisk's event: the event names nobody, and the
-// tap knows who sent it.
+// TestWhoInjectsLinesIsJudged has a request whose Call-ID breaks the lines of Asterisk's event: the event names nobody,
+// and the tap knows who sent it.
 func TestWhoInjectsLinesIsJudged(t *testing.T) {
 	t.Parallel()
 	r, outside := newSIPRig(t)
 	dialSIP(t, outside, "10.99.0.2").send("injector", 1, "")
 	r.until("it is seen", func() bool { return r.status().Sensors[0].Heard >= 2 })
 	for range 3 {
-		r.event("InvalidAccountID", "x", "injector\r\nRemoteAddress: IPV4/UDP/8.8.8.8/5060", "IPV4/UDP/10.99.0.2/5060", "")
+		r.event("InvalidAccountID", "x", "injector\r\nRemoteAddress: IPV4/UDP/8.8.8.8/5060", "IPV4/UDP/10.99.0.2/5060",
+			"")
 	}
 	if d := r.await(ban.ActionBan, "10.99.0.2/32"); d.Reason != ban.ReasonMalformed && d.Reason != ban.ReasonMalformedSIP {
 		t.Errorf("%+v", d)

@@ -68,7 +68,8 @@ func TestWhatThePolicyLeavesOpen(t *testing.T) {
 	is(t, services[0], OK, "SIP", "Via")
 	is(t, services[1], OK, "AMI, HTTP, IAX2, PJSIP")
 
-	list = judged(t, "policy: {mode: observe, honeypots: [admin], services: {PJSIP: observe, AMI: observe, IAX2: observe, HTTP: observe}}\n")
+	list = judged(t, "policy: {mode: observe, honeypots: [admin], services: {PJSIP: observe, AMI: observe, IAX2: "+
+		"observe, HTTP: observe}}\n")
 	is(t, one(t, list, "mode"), Warn, "nothing is banned", "mode: enforce")
 	is(t, one(t, list, "honeypots"), OK)
 	for _, c := range of(list, "services")[:1] {

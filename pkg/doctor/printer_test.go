@@ -61,9 +61,13 @@ func TestTheLastLine(t *testing.T) {
 		"! It works: 2 ok, 1 to look at, 0 failed, 0 not tried.":    {runs, tried, {Result: Warn}},
 		"X Not ready: 0 ok, 1 to look at, 1 failed, 0 not tried.":   {{Result: Fail}, {Result: Warn}},
 
-		"! It watches, and bans nobody: 1 ok, 1 to look at, 0 failed, 1 not tried.":                                      {runs, {Name: checkElement, Result: Skip}, {Name: "mode", Result: Warn}},
-		"! Nothing failed, but no ban was tried, so it is not known to work: 1 ok, 0 to look at, 0 failed, 1 not tried.": {runs, {Name: checkElement, Result: Skip}},
-		"! Nothing failed, but no ban was tried, so it is not known to work: 1 ok, 1 to look at, 0 failed, 0 not tried.": {tried, {Result: Warn}},
+		"! It watches, and bans nobody: 1 ok, 1 to look at, 0 failed, 1 not " +
+			"tried.": {runs, {Name: checkElement, Result: Skip}, {Name: "mode",
+			Result: Warn}},
+		"! Nothing failed, but no ban was tried, so it is not known to work: 1 ok, 0 to look at, 0 failed, 1 not " +
+			"tried.": {runs, {Name: checkElement, Result: Skip}},
+		"! Nothing failed, but no ban was tried, so it is not known to work: 1 ok, 1 to look at, 0 failed, 0 not " +
+			"tried.": {tried, {Result: Warn}},
 	} {
 		var b strings.Builder
 		Printer{W: &b}.PrintSummary(list)

@@ -59,8 +59,8 @@ const (
 
 var subclassNames = [...]string{
 	New: "NEW", Ack: "ACK", Hangup: "HANGUP", Reject: "REJECT", Accept: "ACCEPT", AuthReq: "AUTHREQ",
-	AuthRep: "AUTHREP", Inval: "INVAL", RegReq: "REGREQ", RegAuth: "REGAUTH", RegAck: "REGACK", RegRej: "REGREJ", RegRel: "REGREL",
-	CallToken: "CALLTOKEN",
+	AuthRep: "AUTHREP", Inval: "INVAL", RegReq: "REGREQ", RegAuth: "REGAUTH", RegAck: "REGACK", RegRej: "REGREJ",
+	RegRel: "REGREL", CallToken: "CALLTOKEN",
 }
 
 // String returns the name of RFC 5456, section 8.4, or "other".

@@ -29,9 +29,11 @@ func TestParse(t *testing.T) {
 	}{
 		"plain": {Auto, "# VoIPBL\n198.51.100.7\n203.0.113.0/24 ; a comment\r\n\n192.0.2.1,sip,5\n",
 			"192.0.2.1/32 198.51.100.7/32 203.0.113.0/24"},
-		"a netset of FireHOL":     {Netset, "#\n# ipv4 hash:net ipset\n#\n198.51.100.0/25\n203.0.113.9\n", "198.51.100.0/25 203.0.113.9/32"},
-		"bits behind the length":  {Plain, "198.51.100.7/24\n", "198.51.100.0/24"},
-		"IPv4 in IPv6":            {Plain, "::ffff:198.51.100.7\n::ffff:203.0.113.0/120\n", "198.51.100.7/32 203.0.113.0/24"},
+		"a netset of FireHOL": {Netset, "#\n# ipv4 hash:net ipset\n#\n198.51.100.0/25\n203.0.113.9\n",
+			"198.51.100.0/25 203.0.113.9/32"},
+		"bits behind the length": {Plain, "198.51.100.7/24\n", "198.51.100.0/24"},
+		"IPv4 in IPv6": {Plain, "::ffff:198.51.100.7\n::ffff:203.0.113.0/120\n",
+			"198.51.100.7/32 203.0.113.0/24"},
 		"an address twice":        {Plain, "198.51.100.7\n198.51.100.7/32\n", "198.51.100.7/32"},
 		"both families":           {Plain, "2001:db8::/32\n198.51.100.7\n", "198.51.100.7/32 2001:db8::/32"},
 		"a byte order mark":       {Auto, "\ufeff198.51.100.7\n", "198.51.100.7/32"},
@@ -89,14 +91,15 @@ func TestParseRefuses(t *testing.T) {
 		text   string
 		want   error
 	}{
-		"an error page":              {Auto, "<!DOCTYPE html>\n<title>503</title>\n", ErrNoList},
-		"a sentence":                 {Auto, "Too many requests, please slow down\n", ErrNoList},
-		"JSON of another kind":       {Auto, `{"error":"unauthorized"}`, ErrNoList},
-		"too many bytes":             {Plain, strings.Repeat("198.51.100.7\n", 100), ErrTooLarge},
-		"too many bytes of JSON":     {APIBAN, `{"ipaddress":[` + strings.Repeat(`"198.51.100.7",`, 100), ErrTooLarge},
-		"an endless line":            {Plain, strings.Repeat("1", 500), ErrNoList},
-		"too many entries":           {Plain, strings.Repeat("198.51.100.7\n", 11), ErrTooLarge},
-		"NDJSON cut off":             {NDJSON, strings.SplitAfterN(drop, "\n", 2)[0] + strings.SplitAfterN(drop, "\n", 3)[2], ErrCut},
+		"an error page":          {Auto, "<!DOCTYPE html>\n<title>503</title>\n", ErrNoList},
+		"a sentence":             {Auto, "Too many requests, please slow down\n", ErrNoList},
+		"JSON of another kind":   {Auto, `{"error":"unauthorized"}`, ErrNoList},
+		"too many bytes":         {Plain, strings.Repeat("198.51.100.7\n", 100), ErrTooLarge},
+		"too many bytes of JSON": {APIBAN, `{"ipaddress":[` + strings.Repeat(`"198.51.100.7",`, 100), ErrTooLarge},
+		"an endless line":        {Plain, strings.Repeat("1", 500), ErrNoList},
+		"too many entries":       {Plain, strings.Repeat("198.51.100.7\n", 11), ErrTooLarge},
+		"NDJSON cut off": {NDJSON, strings.SplitAfterN(drop, "\n", 2)[0] + strings.SplitAfterN(drop, "\n",
+			3)[2], ErrCut},
 		"APIBAN cut off":             {APIBAN, `{"ipaddress":["198.51.100.7",`, ErrCut},
 		"APIBAN's error":             {APIBAN, `{"message":"no key"}`, ErrNoList},
 		"APIBAN with a strange ID":   {APIBAN, `{"ipaddress":[],"ID":"../../x"}`, ErrNoList},
@@ -128,7 +131,8 @@ func parsed(t *testing.T, text string) []Entry {
 
 func TestNoListNamesWhatIsNobodysOrTooMuch(t *testing.T) {
 	list := parsed(t, "0.0.0.0/0 10.0.0.0/8 100.64.3.0/24 127.0.0.1 169.254.1.1 172.16.5.5 192.168.178.1 224.0.0.0/3 "+
-		"255.255.255.255 128.0.0.0/2 198.51.0.0/16 203.0.113.9 172.15.0.1 fe80::1 fd00::/8 ff02::1 ::1 2000::/3 2001:db8::1")
+		"255.255.255.255 128.0.0.0/2 198.51.0.0/16 203.0.113.9 172.15.0.1 fe80::1 fd00::/8 ff02::1 ::1 2000::/3 "+
+		"2001:db8::1")
 	kept, left := Clean(list, 10)
 	if got := prefixes(kept); got != "172.15.0.1/32 198.51.0.0/16 203.0.113.9/32 2001:db8::1/128" {
 		t.Errorf("kept %s", got)
@@ -142,7 +146,8 @@ func TestAListThatChangesTooMuchIsHeld(t *testing.T) {
 	for _, test := range []struct {
 		before, after int
 		held          bool
-	}{{0, 100_000, false}, {0, 0, false}, {100, 51, false}, {100, 50, true}, {100, 199, false}, {100, 200, true}, {100, 0, true},
+	}{{0, 100_000, false}, {0, 0, false}, {100, 51, false}, {100, 50, true}, {100, 199, false}, {100, 200, true}, {100,
+		0, true},
 		{5, 0, true}, {5, 12, false}, {12, 5, false}, {10, 100, true}} {
 		err := Accept(test.before, test.after)
 		if (err != nil) != test.held {
@@ -155,9 +160,11 @@ func TestMerge(t *testing.T) {
 	all := []List{
 		{"watched", false, parsed(t, "198.51.100.0/24 203.0.113.0/24 192.0.2.1")},
 		{"first", true, parsed(t, "198.51.100.64/26 203.0.113.9 192.0.2.1 192.0.2.2")},
-		{"second", true, parsed(t, "198.51.100.65 203.0.113.9 192.0.2.128/25 192.0.2.130 2001:db8::/32 2001:db8:1::/48 2001:db9::1")},
+		{"second", true, parsed(t, "198.51.100.65 203.0.113.9 192.0.2.128/25 192.0.2.130 2001:db8::/32 "+
+			"2001:db8:1::/48 2001:db9::1")},
 	}
-	exempt := []Exemption{{netip.MustParsePrefix("192.0.2.2/32"), "the office"}, {netip.MustParsePrefix("2001:db9::/64"), "a trunk"}}
+	exempt := []Exemption{{netip.MustParsePrefix("192.0.2.2/32"), "the office"},
+		{netip.MustParsePrefix("2001:db9::/64"), "a trunk"}}
 	m := Merge(all, exempt, noon)
 	var got []string
 	for a, list := range m.Hosts() {
@@ -169,7 +176,8 @@ func TestMerge(t *testing.T) {
 	want := []string{
 		"192.0.2.1 first", "203.0.113.9 first",
 		"192.0.2.128-192.0.2.255 second",
-		"198.51.100.0-198.51.100.63 watched", "198.51.100.64-198.51.100.127 first", "198.51.100.128-198.51.100.255 watched",
+		"198.51.100.0-198.51.100.63 watched", "198.51.100.64-198.51.100.127 first",
+		"198.51.100.128-198.51.100.255 watched",
 		"203.0.113.0-203.0.113.255 watched",
 		"2001:db8::-2001:db8:ffff:ffff:ffff:ffff:ffff:ffff second",
 	}
@@ -182,20 +190,24 @@ func TestMerge(t *testing.T) {
 	if l := m.LeftOut(2); l.Count[Exempt] != 1 || l.Sample[0].Of != "a trunk" {
 		t.Errorf("left out of the second: %+v", l)
 	}
-	for address, name := range map[string]string{"203.0.113.9": "first", "203.0.113.8": "watched", "198.51.100.65": "first",
-		"198.51.100.1": "watched", "::ffff:192.0.2.129": "second", "2001:db8:1::1": "second", "192.0.2.2": "", "8.8.8.8": ""} {
+	for address, name := range map[string]string{"203.0.113.9": "first", "203.0.113.8": "watched",
+		"198.51.100.65": "first",
+		"198.51.100.1":  "watched", "::ffff:192.0.2.129": "second", "2001:db8:1::1": "second", "192.0.2.2": "",
+		"8.8.8.8": ""} {
 		list, ok := m.Find(netip.MustParseAddr(address))
 		if ok != (name != "") || ok && all[list].Name != name {
 			t.Errorf("%s is on %d, %v; want %q", address, list, ok, name)
 		}
 	}
-	if p, ok := Holding(all[0].Entries, netip.MustParseAddr("198.51.100.65"), noon); !ok || p.String() != "198.51.100.0/24" {
+	if p, ok := Holding(all[0].Entries, netip.MustParseAddr("198.51.100.65"),
+		noon); !ok || p.String() != "198.51.100.0/24" {
 		t.Errorf("held by %v, %v", p, ok)
 	}
 }
 
 func TestWhatIsOverIsNotMerged(t *testing.T) {
-	list := []Entry{NewEntry(netip.MustParsePrefix("192.0.2.1/32"), noon), NewEntry(netip.MustParsePrefix("192.0.2.2/32"), noon.Add(time.Second))}
+	list := []Entry{NewEntry(netip.MustParsePrefix("192.0.2.1/32"), noon),
+		NewEntry(netip.MustParsePrefix("192.0.2.2/32"), noon.Add(time.Second))}
 	m := Merge([]List{{"a", true, list}}, nil, noon)
 	if _, ok := m.Find(netip.MustParseAddr("192.0.2.1")); ok || m.Len() != 1 {
 		t.Errorf("%d elements", m.Len())

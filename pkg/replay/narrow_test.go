@@ -61,8 +61,9 @@ func (c *closed) take(out []ban.Decision) {
 func (c *closed) send(typ event.Type, service event.Service, over event.Transport, from, account string) bool {
 	c.calls++
 	c.now = c.now.Add(time.Millisecond)
-	ev := event.Event{Type: typ, Time: c.now, Service: service, Account: account, Session: fmt.Sprint(c.calls), Challenge: "1/a",
-		Response: fmt.Sprint(c.calls), UsingPassword: true,
+	ev := event.Event{Type: typ, Time: c.now, Service: service, Account: account, Session: fmt.Sprint(c.calls),
+		Challenge: "1/a",
+		Response:  fmt.Sprint(c.calls), UsingPassword: true,
 		Remote: event.Address{AddrPort: netip.MustParseAddrPort(from), Transport: over}}
 	if !c.kernel.passes(&ev, c.now) {
 		return false
@@ -221,7 +222,8 @@ func TestHowMuchAGuesserHears(t *testing.T) {
 		}
 		if perMinute := (all - heard[0]) / (minutes - 1); perMinute > 20 {
 			g.ports = g.ports[:1]
-			t.Fatalf("%d a minute: %v heard of %+v; %+v; %+v", perMinute, heard, g, append(c.e.FlowElements(c.now), c.e.EnforcedBans(c.now)...), c.log)
+			t.Fatalf("%d a minute: %v heard of %+v; %+v; %+v", perMinute, heard, g, append(c.e.FlowElements(c.now),
+				c.e.EnforcedBans(c.now)...), c.log)
 		}
 		if most := map[event.Transport]int{event.UDP: 4}[g.over]; !g.known && all > most {
 			t.Fatalf("%v heard of %+v, at most %d", heard, g, most)
@@ -286,7 +288,8 @@ func TestServicesAreApart(t *testing.T) {
 		every := property.OneOf(t, 10*time.Millisecond, time.Second, 20*time.Second)
 		names := property.Int(t, 1, 5) // with more, nobody trusts the source any longer
 		for i := range property.Int(t, 1, 400) {
-			c.send(kind, service, over, fmt.Sprintf("%s:%d", office, 30_000+property.Int(t, 0, 3)), fmt.Sprint(900+i%names))
+			c.send(kind, service, over, fmt.Sprintf("%s:%d", office, 30_000+property.Int(t, 0, 3)),
+				fmt.Sprint(900+i%names))
 			c.pass(every)
 		}
 		for p, d := range c.bans {
@@ -298,7 +301,8 @@ func TestServicesAreApart(t *testing.T) {
 		if manager {
 			other = event.PJSIP
 		}
-		slowed := slices.ContainsFunc(c.e.FlowElements(c.now), func(el engine.Element) bool { return el.Kind == engine.SlowSource })
+		slowed := slices.ContainsFunc(c.e.FlowElements(c.now),
+			func(el engine.Element) bool { return el.Kind == engine.SlowSource })
 		if !c.send(event.SuccessfulAuth, other, event.TCP, from, "202") && !slowed {
 			t.Fatalf("%v is closed; %v, %v", other, c.bans, c.e.FlowElements(c.now))
 		}

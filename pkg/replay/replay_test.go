@@ -143,7 +143,9 @@ func TestContainersOfARecording(t *testing.T) {
 			check("file", run(t, nil, write(t, "x", row.data)))
 			check("gzip", run(t, nil, write(t, "x.gif", zip(t, row.data))))
 			check("two members", runBytes(t, append(zip(t, row.data[:100]), zip(t, row.data[100:])...)))
-			check("byte by byte", run(t, func(o *replay.Options) { o.Stdin = iotest.OneByteReader(bytes.NewReader(row.data)) }, "-"))
+			check("byte by "+
+				"byte", run(t, func(o *replay.Options) { o.Stdin = iotest.OneByteReader(bytes.NewReader(row.data)) },
+				"-"))
 		})
 	}
 }
@@ -169,7 +171,8 @@ func TestHostileRecords(t *testing.T) {
 		data []byte
 	}{
 		{"a banner within a frame", slices.Concat(frames(before...),
-			[]byte("Event: InvalidAccountID\r\nPrivilege: security,all\r\nEventTV: x\r\nAsterisk Call Manager/1\r\n"+forged.frame()), frames(after...))},
+			[]byte("Event: InvalidAccountID\r\nPrivilege: security,all\r\nEventTV: x\r\nAsterisk Call "+
+				"Manager/1\r\n"+forged.frame()), frames(after...))},
 		{"a frame cut by an injected CRLFCRLF", slices.Concat(frames(before...),
 			[]byte(strings.Replace(forged.frame(), "AccountID: a", "AccountID: a\r\n\r\nEvent: x", 1)),
 			frames(after...))},

@@ -170,7 +170,8 @@ var shapes = []shape{
 			"PRIORITY=5\n    SYSLOG_IDENTIFIER=asterisk\n    MESSAGE=" + e.tagged
 	})},
 	{"journalctl -o verbose of a container", each(func(e entry) string {
-		return "Wed 2025-05-21 14:53:30.101000 UTC [s=1;i=2;b=3;m=4;t=5;x=6]\n    CONTAINER_NAME=asterisk\n    MESSAGE=" + e.console + "\n    PRIORITY=6"
+		return "Wed 2025-05-21 14:53:30.101000 UTC [s=1;i=2;b=3;m=4;t=5;x=6]\n    CONTAINER_NAME=asterisk\n    " +
+			"MESSAGE=" + e.console + "\n    PRIORITY=6"
 	})},
 	{"journalctl -o verbose, grepped", each(func(e entry) string { return "MESSAGE=" + e.tagged })},
 	{"journalctl -o short-monotonic", each(func(e entry) string {

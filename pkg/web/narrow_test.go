@@ -43,7 +43,8 @@ func TestNarrowVerdictsAreOnThePage(t *testing.T) {
 		}
 	}
 	f.restricted, f.status.Engine.CutFlows, f.status.Engine.SlowSources = nil, 0, 0
-	if body := ask(made(t, f, "127.0.0.1:9646").Handler(), http.MethodGet, "/", "").Body.String(); strings.Contains(body,
+	if body := ask(made(t, f, "127.0.0.1:9646").Handler(), http.MethodGet, "/",
+		"").Body.String(); strings.Contains(body,
 		"h-restricted") {
 		t.Error("where nothing is cut, something is said of it")
 	}
@@ -65,7 +66,8 @@ func TestAnUnbanLetsGoWhatIsCut(t *testing.T) {
 		t.Error("no button")
 	}
 	body := ask(p.Handler(), http.MethodGet, "/why?address=198.51.100.7", "", cookie).Body.String()
-	for _, want := range []string{"In the slow lane until ", "Cut: nothing from tcp [2001:db8:aaaa:bbbb:cccc:dddd:eeee:ffff]",
+	for _, want := range []string{"In the slow lane until ", "Cut: nothing from tcp " +
+		"[2001:db8:aaaa:bbbb:cccc:dddd:eeee:ffff]",
 		"Whoever logged in from there passes, whatever is banned but by hand: udp 198.51.100.7:5060.",
 		`name="prefix" value="198.51.100.7/32">Let them all go on</button>`, "ringwall unban 198.51.100.7<"} {
 		if !strings.Contains(body, want) {

@@ -38,7 +38,8 @@ func TestChanSIP(t *testing.T) {
 		text := p.request("REGISTER", "", "")
 		message(w, p.addr, true, text)
 		answer := strings.Replace(text, "REGISTER sip:201@pbx.example SIP/2.0", "SIP/2.0 401 Unauthorized", 1)
-		answer = strings.Replace(answer, "Content-Length", "WWW-Authenticate: Digest realm=\"asterisk\", nonce=\"2cf2cae8\"\r\nContent-Length", 1)
+		answer = strings.Replace(answer, "Content-Length", "WWW-Authenticate: Digest realm=\"asterisk\", "+
+			"nonce=\"2cf2cae8\"\r\nContent-Length", 1)
 		message(w, p.addr, false, answer)
 		message(w, p.addr, true, p.request("REGISTER", "2cf2cae8", "guess"))
 	}

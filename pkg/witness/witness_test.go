@@ -318,7 +318,8 @@ func TestAttackers(t *testing.T) {
 			p.dialogue("REGISTER", "guess0")
 			for i := range 3 {
 				text := p.request("REGISTER", p.nonce, fmt.Sprint("guess", i))
-				p.send(strings.Replace(text, "Authorization:", "Authorization: Digest nonce=\"x\xff\", response=\"y\"\r\nAuthorization:", 1))
+				p.send(strings.Replace(text, "Authorization:",
+					"Authorization: Digest nonce=\"x\xff\", response=\"y\"\r\nAuthorization:", 1))
 				w.pass(20 * time.Millisecond)
 			}
 			w.want(event.SilentGuess, event.SilentGuess, event.SilentGuess)
@@ -396,7 +397,8 @@ func TestAttackers(t *testing.T) {
 			for _, password := range []string{"guess", "right"} {
 				p := w.peer(bad, "201", "\xff"+password)
 				p.dialogue("REGISTER", password)
-				for _, pause := range []time.Duration{time.Second, 50 * time.Second, 2 * time.Minute, 12 * time.Minute} {
+				for _, pause := range []time.Duration{time.Second, 50 * time.Second, 2 * time.Minute,
+					12 * time.Minute} {
 					w.pass(pause)
 					w.see(p, false, p.answer)
 				}
@@ -409,7 +411,8 @@ func TestAttackers(t *testing.T) {
 			p := w.peer(bad, "201", "\xff")
 			p.send(p.request("REGISTER", "", ""))
 			w.pass(time.Minute)
-			w.see(p, false, strings.Replace(strings.Replace(p.answer, "SIP/2.0 401", "SIP/2.0 200", 1), "CSeq: 1 ", "CSeq: 2 ", 1))
+			w.see(p, false, strings.Replace(strings.Replace(p.answer, "SIP/2.0 401", "SIP/2.0 200", 1), "CSeq: 1 ",
+				"CSeq: 2 ", 1))
 			w.want(event.MalformedRequest, event.SilentLogin)
 		}},
 		{"a hidden guess with a second CSeq", func(w *world) {
@@ -477,7 +480,8 @@ func TestAttackers(t *testing.T) {
 			if err := sip.Parse([]byte(answer), &m); err != nil {
 				w.t.Fatal(err)
 			}
-			w.w.Message(w.now, witness.Sight{SeenBy: event.ByTap, Asterisk: asteriskAddr, Remote: p.addr, Transport: event.UDP}, &m)
+			w.w.Message(w.now, witness.Sight{SeenBy: event.ByTap, Asterisk: asteriskAddr, Remote: p.addr,
+				Transport: event.UDP}, &m)
 			w.want(event.SilentLogin, event.MalformedRequest)
 		}},
 		{"a hidden search for accounts", func(w *world) {

@@ -54,7 +54,8 @@ func TestEvidenceHasNoByteFromTheWireUnescaped(t *testing.T) {
 	if by != `PJ\x1bSIP/UDP\x0a` || note != "wrong password" {
 		t.Errorf("%q %q", by, note)
 	}
-	if _, note = EvidenceNote(ban.Evidence{Reason: ban.ReasonSilentGuess, SeenBy: "tap"}); note != "silent guess (seen by: tap)" {
+	if _, note = EvidenceNote(ban.Evidence{Reason: ban.ReasonSilentGuess,
+		SeenBy: "tap"}); note != "silent guess (seen by: tap)" {
 		t.Errorf("%q", note)
 	}
 	if _, note = EvidenceNote(ban.Evidence{Note: "a\u202eb"}); strings.Contains(note, "\u202e") {

@@ -33,17 +33,21 @@ func TestTheLastValueCountsInAllFiles(t *testing.T) {
 		value, file     string
 		template, there bool
 	}{
-		"in the file":          {"[general]\n[ringwall]\nsecret = a\nSecret => b\n", "", "b", main, false, true},
-		"another case":         {"[RingWall]\nsecret=a\n", "", "a", main, false, true},
-		"included":             {"[general]\n#include custom.conf\n", "[ringwall]\nsecret=c", "c", "/etc/asterisk/custom.conf", false, true},
-		"by its whole path":    {"#tryinclude \"/etc/asterisk/custom.conf\"\n", "[ringwall]\nsecret=c", "c", "/etc/asterisk/custom.conf", false, true},
-		"added to":             {"[ringwall]\nsecret=a\n[x]\n#include custom.conf\n", "[ringwall](+)\nsecret=b", "b", "/etc/asterisk/custom.conf", false, true},
-		"of a template":        {"[t](!)\nsecret=a\n[ringwall](t)\n", "", "", main, true, true},
-		"a comment":            {"[ringwall] ; [other]\nsecret=a ; b\n;secret=c\n", "", "a", main, false, true},
-		"a semicolon":          {"[ringwall]\nsecret=a\\;b\n", "", "a;b", main, false, true},
-		"a comment over lines": {"[ringwall]\nsecret=a\n;-- secret=b\nsecret=c\n--;\nx=1\n", "", "a", main, false, true},
-		"a ruler is none":      {"[ringwall]\n;-----\nsecret=a\n", "", "a", main, false, true},
-		"nobody":               {"[general]\nsecret=a\n;[ringwall]\n", "", "", "", false, false},
+		"in the file":  {"[general]\n[ringwall]\nsecret = a\nSecret => b\n", "", "b", main, false, true},
+		"another case": {"[RingWall]\nsecret=a\n", "", "a", main, false, true},
+		"included": {"[general]\n#include custom.conf\n", "[ringwall]\nsecret=c", "c",
+			"/etc/asterisk/custom.conf", false, true},
+		"by its whole path": {"#tryinclude \"/etc/asterisk/custom.conf\"\n", "[ringwall]\nsecret=c", "c",
+			"/etc/asterisk/custom.conf", false, true},
+		"added to": {"[ringwall]\nsecret=a\n[x]\n#include custom.conf\n", "[ringwall](+)\nsecret=b", "b",
+			"/etc/asterisk/custom.conf", false, true},
+		"of a template": {"[t](!)\nsecret=a\n[ringwall](t)\n", "", "", main, true, true},
+		"a comment":     {"[ringwall] ; [other]\nsecret=a ; b\n;secret=c\n", "", "a", main, false, true},
+		"a semicolon":   {"[ringwall]\nsecret=a\\;b\n", "", "a;b", main, false, true},
+		"a comment over lines": {"[ringwall]\nsecret=a\n;-- secret=b\nsecret=c\n--;\nx=1\n", "", "a", main, false,
+			true},
+		"a ruler is none": {"[ringwall]\n;-----\nsecret=a\n", "", "a", main, false, true},
+		"nobody":          {"[general]\nsecret=a\n;[ringwall]\n", "", "", "", false, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			root := writeTree(t, map[string]string{main: row.main, "/etc/asterisk/custom.conf": row.custom})

@@ -72,8 +72,9 @@ func addresses(n int) string {
 }
 
 func source(url string) Source {
-	return Source{Name: "test", URL: url, Format: lists.Auto, Refresh: time.Hour, TTL: 7 * 24 * time.Hour, MaxEntries: 10_000,
-		MaxPrefix: 10, Enforce: true}
+	return Source{Name: "test", URL: url, Format: lists.Auto, Refresh: time.Hour, TTL: 7 * 24 * time.Hour,
+		MaxEntries: 10_000,
+		MaxPrefix:  10, Enforce: true}
 }
 
 func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
@@ -129,8 +130,9 @@ func TestAPoisonedListChangesNothingInForceAndIsTold(t *testing.T) {
 		told   string // of the error; else
 		left   lists.Why
 	}{
-		"everybody":      {text(addresses(good) + "0.0.0.0/0\n::/0\n"), "", lists.TooWide},
-		"private ranges": {text(addresses(good) + "10.0.0.0/8\n192.168.0.0/16\n127.0.0.1\nfd00::/8\n"), "", lists.Reserved},
+		"everybody": {text(addresses(good) + "0.0.0.0/0\n::/0\n"), "", lists.TooWide},
+		"private ranges": {text(addresses(good) + "10.0.0.0/8\n192.168.0.0/16\n127.0.0.1\nfd00::/8\n"), "",
+			lists.Reserved},
 		"half of it":     {text(addresses(good / 2)), "shrank from 100 entries to 50", ""},
 		"twice of it":    {text(addresses(2 * good)), "grew from 100 entries to 200", ""},
 		"nothing":        {text(""), "nothing is in it", ""},
@@ -140,17 +142,23 @@ func TestAPoisonedListChangesNothingInForceAndIsTold(t *testing.T) {
 			w.Header().Set("Content-Length", "100000000")
 			w.WriteHeader(200)
 		}, "larger than what is read", ""},
-		"too many":                  {text(addresses(10_001)), "more than 10000 entries", ""},
-		"an endless line":           {text(strings.Repeat("1", 1_000_000)), "a line of more than", ""},
-		"a slow drip":               {drip, "takes too long", ""},
-		"an error page with 200":    {text("<html><body>Service unavailable</body></html>"), "a web page", ""},
-		"an error in a line":        {text("Rate limit exceeded\n"), "no list of addresses", ""},
-		"a redirect to another":     {http.RedirectHandler(elsewhere.URL, http.StatusFound).ServeHTTP, "sends to another host", ""},
-		"a redirect in a circle":    {http.RedirectHandler("/again", http.StatusFound).ServeHTTP, "around in circles", ""},
-		"a gzip bomb":               {zip(strings.Repeat("198.18.0.1\n", 100_000), 300), "larger than what is read", ""},
+		"too many":               {text(addresses(10_001)), "more than 10000 entries", ""},
+		"an endless line":        {text(strings.Repeat("1", 1_000_000)), "a line of more than", ""},
+		"a slow drip":            {drip, "takes too long", ""},
+		"an error page with 200": {text("<html><body>Service unavailable</body></html>"), "a web page", ""},
+		"an error in a line":     {text("Rate limit exceeded\n"), "no list of addresses", ""},
+		"a redirect to another": {http.RedirectHandler(elsewhere.URL, http.StatusFound).ServeHTTP,
+			"sends to another host", ""},
+		"a redirect in a circle": {http.RedirectHandler("/again", http.StatusFound).ServeHTTP, "around in circles",
+			""},
+		"a gzip bomb": {zip(strings.Repeat("198.18.0.1\n", 100_000), 300), "larger than what is read",
+			""},
 		"an answer that breaks off": {breaksOff, "unexpected EOF", ""},
 		"no longer there":           {http.NotFound, "404", ""},
-		"a wrong key":               {func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "who?", http.StatusForbidden) }, "403 Forbidden: \"who?", ""},
+		"a wrong key": {func(w http.ResponseWriter, _ *http.Request) {
+			http.Error(w, "who?",
+				http.StatusForbidden)
+		}, "403 Forbidden: \"who?", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := newPublisher(t, text(addresses(good)))
@@ -225,7 +233,8 @@ func TestWhatIsNotNewIsNotSentAgain(t *testing.T) {
 	dir := t.TempDir()
 	k := fetched(t, source(p.URL), dir)
 	first := k.States()[0]
-	if r := p.lastAsked(); r.Header.Get("If-None-Match") != "" || !strings.Contains(r.Header.Get("Accept-Encoding"), "gzip") {
+	if r := p.lastAsked(); r.Header.Get("If-None-Match") != "" || !strings.Contains(r.Header.Get("Accept-Encoding"),
+		"gzip") {
 		t.Errorf("the first time it asked %v", r.Header)
 	}
 	again := started(t, source(p.URL), dir) // after a restart as well
@@ -277,7 +286,8 @@ func TestKeysAreSentAndNeverTold(t *testing.T) {
 }
 
 func TestURLsThatAreRefused(t *testing.T) {
-	for _, u := range []string{"http://lists.example.com/x", "ftp://lists.example.com/x", "https:///x", "file:///etc/passwd", "x"} {
+	for _, u := range []string{"http://lists.example.com/x", "ftp://lists.example.com/x", "https:///x",
+		"file:///etc/passwd", "x"} {
 		s := source(u)
 		if _, err := newFetcher().get(t.Context(), &s, nil, false, nil); err == nil {
 			t.Errorf("%s is fetched", u)
@@ -447,7 +457,8 @@ func TestAPIBANWithAWrongKey(t *testing.T) {
 	s := apibanSource(p.URL)
 	s.Key = "wrong"
 	k := started(t, s, t.TempDir())
-	if err := k.Refresh(t.Context(), "test", false); err == nil || !strings.Contains(err.Error(), "403") || len(inForce(k)) != 0 {
+	if err := k.Refresh(t.Context(), "test", false); err == nil || !strings.Contains(err.Error(),
+		"403") || len(inForce(k)) != 0 {
 		t.Errorf("%v", err)
 	}
 }
