@@ -61,6 +61,11 @@ func TestCatalogueOfCustomers(t *testing.T) {
 			}
 		}
 	}
+	latin := ip4(233, 1)
+	r.AddAddr(t, lab.Attacker, latin)
+	for i, transport := range []string{"udp", "tcp"} {
+		r.registerInLatin1(latin, transport, fmt.Sprint(firstAccount+150+i))
+	}
 	provider := r.Agent(t, lab.Trunk, lab.AgentOptions{Port: 5060, Timeout: trial.Patience, Retransmit: true})
 	for i := range 12 {
 		if _, err := provider.Options("100"); err != nil {
@@ -77,7 +82,7 @@ func TestCatalogueOfCustomers(t *testing.T) {
 	r.scannersAreOut()
 	r.silentLoginIsTold()
 	// All that was seen before is judged by now: the silent login came later, by both sensors.
-	for _, a := range []netip.Addr{office, lab.Trunk.IPv4(), lab.Phone.IPv4()} {
+	for _, a := range []netip.Addr{office, latin, lab.Trunk.IPv4(), lab.Phone.IPv4()} {
 		if x := r.explanationOf(a); x.Ban != nil || x.Score != 0 || x.Bans != 0 {
 			t.Errorf("%s: %+v", a, x)
 		}
@@ -86,6 +91,27 @@ func TestCatalogueOfCustomers(t *testing.T) {
 		}
 	}
 	r.stopDaemon()
+}
+
+// registerInLatin1 is a phone whose names are in Latin-1, as those of old ones are. It asks some times before it logs in.
+func (r *rig) registerInLatin1(addr netip.Addr, transport, account string) {
+	phone := r.Agent(r.t, lab.Attacker, lab.AgentOptions{Transport: transport, Local: addr, Timeout: trial.Patience,
+		Retransmit: true})
+	for _, name := range []string{"\"M\xfcller\" ", "M\xfcller ", "\"\xe9\xe8\" ", "\xff"} {
+		request := lab.Request{User: account, Display: name, Header: []string{"User-Agent: T\xe9l\xe9phone", "Subject: \xe9t\xe9"}}
+		first, err := phone.Exchange(request)
+		if err != nil || first.Code != 401 {
+			r.t.Fatal(first, err)
+		}
+		if name == "\xff" {
+			request.CSeq = 2
+			request.Credentials = first.Challenge().Answer(account, lab.Password(account), "REGISTER",
+				request.URI(phone.Server()))
+			if last, err := phone.Exchange(request); err != nil || last.Code != 200 {
+				r.t.Error(last, err)
+			}
+		}
+	}
 }
 
 // scannersAreOut has one packet of each of many scanners pass, and logs how long it takes until the next does not.

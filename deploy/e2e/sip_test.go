@@ -31,7 +31,10 @@ func TestSIPIsReadAsAsteriskReadsIt(t *testing.T) {
 		t.Cleanup(func() { _ = c.Close() })
 		all = append(all, &sipSocket{Conn: c})
 	}
-	var tried, answered, refused int
+	var (
+		tried, answered, refused int
+		unseen                   []string // refused, and not told to be
+	)
 	mark := 0
 	number := 1_000_000 // of a message; it is in each of the headers that an answer has, too
 	batch := func(messages []string) {
@@ -46,6 +49,9 @@ func TestSIPIsReadAsAsteriskReadsIt(t *testing.T) {
 			b := all[i].answer(t, number-len(messages)+i, mark)
 			if b == nil {
 				refused++
+				if err == nil && !request.Malformed.Any(sip.MalformedRefused|sip.LoneCR|sip.ZeroByte) {
+					unseen = append(unseen, text)
+				}
 				continue
 			}
 			answered++
@@ -76,15 +82,17 @@ func TestSIPIsReadAsAsteriskReadsIt(t *testing.T) {
 			messages = messages[:0]
 		}
 	}
-	for i := range len(plain(all[0], number)) {
+	for i := range len(full(all[0], number)) {
 		for _, more := range []string{
 			"\xff", "\r", "\n", "&", " ", "\t", "\x00", ":", ";", "\"", "<", ",", "\\", "\r\n ", "\r\n\r\n", "\r \n",
 			// Headers within others: behind & and CR, in quotes, in comments, in brackets, in parameters.
 			"&i:x\r\n", "\ri:y\r\n", "\"\ri:y\r\"", ";x=\"\ri:y\r\"", "(\ri:y\r)", "(\r\ni:y\r\n)", "[\r\ni:y\r\n]",
 			"&\r\n i\r\n :x\r\n", ";x=\"&i:y\"", "\r\ni:x\r\n", "\r\nf:<sip:x@y>;tag=x\r\n", "\r\nCSeq: 7 INFO\r\n",
 			"\r\nv:SIP/2.0/UDP x;branch=y\r\n", ",SIP/2.0/UDP x;branch=y", ";branch=x", ";tag=x",
+			// What may stand behind a value, and what may not.
+			"(", "[", "=", "%", "%\xff", ",", ",,", ";x=", "=\"\xff\"", "=\"", ";x=[::1]:5", "?x=y&z", " : 5", "\xe9 ", "x=1",
 		} {
-			m := plain(all[len(messages)], number)
+			m := full(all[len(messages)], number)
 			number++
 			add(m[:min(i, len(m))] + more + m[min(i, len(m)):])
 		}
@@ -93,7 +101,10 @@ func TestSIPIsReadAsAsteriskReadsIt(t *testing.T) {
 	if answered < tried/10 || refused < tried/10 {
 		t.Errorf("%d tried, %d answered, %d refused", tried, answered, refused)
 	}
-	t.Logf("%d tried, %d answered, %d refused", tried, answered, refused)
+	t.Logf("%d tried, %d answered, %d refused, %d of them unseen", tried, answered, refused, len(unseen))
+	if len(unseen) > tried/1000 {
+		t.Errorf("%d were refused, and nothing says so: %q", len(unseen), unseen[:20])
+	}
 }
 
 // plain is a request that Asterisk answers.
@@ -101,6 +112,22 @@ func plain(c net.Conn, number int) string {
 	return fmt.Sprintf("OPTIONS sip:100@%s SIP/2.0\r\nVia: SIP/2.0/UDP %s;rport;branch=z9hG4bK-%d\r\nMax-Forwards: 70\r\n"+
 		"From: \"a\" <sip:a@%[2]s>;tag=t%[3]d\r\nTo: <sip:100@%[1]s>\r\nContact: <sip:a@%[2]s>\r\nCSeq: %[3]d OPTIONS\r\n"+
 		"Call-ID: c%[3]d\r\nContent-Length: 0\r\n\r\n", c.RemoteAddr(), c.LocalAddr(), number)
+}
+
+// full is one that has more kinds of headers, and of values.
+func full(c net.Conn, number int) string {
+	m := plain(c, number)
+	for _, change := range [][2]string{
+		{"Contact: <sip:a@", "Contact: \"\xe9\" <sip:a:b@"}, {">\r\nCSeq", ";x=y;z?h=v>;expires=60;q=0.5, <sip:b@c>\r\nCSeq"},
+		{";rport", " ; rport;received=[::1]:5"}, {"\r\nMax-Forwards", " (x)\r\nVia: SIP/2.0/TCP [::1]:5\r\nMax-Forwards"},
+		{"\r\nTo", ";x=\"\xe9\"\r\nTo"},
+		{"Content-Length", "Expires: 60\r\nRecord-Route: <sip:p;lr>, <sip:q>;x=y\r\nEvent: reg;id=\"\xe9\"\r\n" +
+			"Session-Expires: 90;refresher=uac\r\nContent-Type: application/sdp;x=y\r\nAuthorization: Digest username=\"\xe9\", " +
+			"realm=\"r\",nonce=n , qop=auth\r\nUser-Agent: \xe9\r\nContent-Length"},
+	} {
+		m = strings.Replace(m, change[0], change[1], 1)
+	}
+	return m
 }
 
 type sipSocket struct{ net.Conn }

@@ -17,11 +17,13 @@ type Request struct {
 	Method string // REGISTER unless set
 	User   string // of From, and of To and Contact unless others are set
 	To     string // user of To and, except for REGISTER, of the request URI
-	CallID string
-	CSeq   int // 1 unless set
-	Branch string
-	Tag    string
-	ToTag  string
+	// Display is the display name of From, To and Contact, with what stands around it: `"Alice" `.
+	Display string
+	CallID  string
+	CSeq    int // 1 unless set
+	Branch  string
+	Tag     string
+	ToTag   string
 	// Credentials is the value of an Authorization header; see [Challenge.Answer].
 	Credentials string
 	// Header holds more lines, without their line ends.
@@ -73,15 +75,15 @@ func (r Request) Bytes(transport string, from, to netip.AddrPort) []byte {
 	line("%s %s SIP/2.0", r.Method, r.URI(to))
 	line("Via: SIP/2.0/%s %s;branch=%s;rport", strings.ToUpper(transport), from, r.Branch)
 	line("Max-Forwards: 70")
-	line("From: <sip:%s@%s>;tag=%s", r.User, to, r.Tag)
+	line("From: %s<sip:%s@%s>;tag=%s", r.Display, r.User, to, r.Tag)
 	if r.ToTag == "" {
-		line("To: <sip:%s@%s>", r.To, to)
+		line("To: %s<sip:%s@%s>", r.Display, r.To, to)
 	} else {
-		line("To: <sip:%s@%s>;tag=%s", r.To, to, r.ToTag)
+		line("To: %s<sip:%s@%s>;tag=%s", r.Display, r.To, to, r.ToTag)
 	}
 	line("Call-ID: %s", r.CallID)
 	line("CSeq: %d %s", r.CSeq, r.Method)
-	line("Contact: <sip:%s@%s;transport=%s>", r.User, from, transport)
+	line("Contact: %s<sip:%s@%s;transport=%s>", r.Display, r.User, from, transport)
 	if r.Method == "REGISTER" {
 		expires := r.Expires
 		switch expires {

@@ -2,22 +2,23 @@ package sip
 
 import "bytes"
 
-// parseAddress reads name-addr or addr-spec with parameters (RFC 3261 20.10, 25.1). It is not ok where pjproject would
-// refuse it for a byte in user or host, or could not find its parts.
-func parseAddress(v []byte, a *Address) (ok bool) {
+// parseAddress reads name-addr or addr-spec with parameters (RFC 3261 20.10, 25.1), and returns what stands behind. The
+// faults are those for which pjproject refuses it.
+func parseAddress(v []byte, a *Address) (rest []byte, faults Malformed) {
 	a.Raw = v[:0]
-	ok = true
-	rest := v
+	ok := true
+	rest = v
 	if len(v) > 0 && v[0] == '"' {
-		a.Display, rest = quoted(v)
+		a.Display, rest, ok = quoted(v)
 		rest = skipLWS(rest)
 		if n := bytes.IndexByte(rest, '<'); n > 0 { // so Asterisk answers to quotes that were in a name without them
 			rest, ok = rest[n:], false
 		} else {
-			ok = n == 0 || len(a.Display) == 0
+			ok = ok && (n == 0 || len(a.Display) == 0)
 		}
 	} else if i := upTo(v, endsDisplay); i < len(v) && v[i] == '<' {
 		a.Display, rest = trimLWS(v[:i]), v[i:]
+		ok = bytes.IndexByte(v[:i], 0) < 0
 	}
 	var uri []byte
 	if len(rest) > 0 && rest[0] == '<' {
@@ -31,16 +32,18 @@ func parseAddress(v []byte, a *Address) (ok bool) {
 		end := endOfAddrSpec(rest)
 		uri, rest = rest[:end], rest[end:]
 	}
-	if !parseURI(uri, &a.URI) {
-		ok = false
+	if !parseURI(uri, &a.URI) || !ok {
+		faults = BadAddress
 	}
 	for {
 		rest = skipLWS(rest)
 		if len(rest) == 0 || rest[0] != ';' {
-			return ok
+			return rest, faults
 		}
 		var name, value []byte
-		name, value, rest = headerParameter(rest[1:])
+		if name, value, rest, ok = headerParameter(rest[1:], isToken); !ok {
+			faults |= BadHeader
+		}
 		if equalFold(name, "tag") {
 			a.Tag = value
 		}
@@ -75,21 +78,25 @@ func endOfAddrSpec(v []byte) int {
 	return from + upTo(v[from:], endsAddrSpec)
 }
 
-// headerParameter cuts name and value off, behind the semicolon.
-func headerParameter(v []byte) (name, value, rest []byte) {
+// headerParameter cuts name and value off, behind the semicolon. It is not ok where pjproject, which takes a class of
+// bytes in the value, reads it otherwise.
+func headerParameter(v []byte, class uint32) (name, value, rest []byte, ok bool) {
 	v = skipLWS(v)
 	end := upTo(v, endsParameterName)
 	name, rest = v[:end], skipLWS(v[end:])
+	ok = len(name) > 0 && run(name, class) == len(name)
 	if len(rest) == 0 || rest[0] != '=' {
-		return name, nil, rest
+		return name, nil, rest, ok
 	}
 	rest = skipLWS(rest[1:])
 	if len(rest) > 0 && rest[0] == '"' {
-		value, rest = quoted(rest)
-		return name, value, rest
+		var isClosed bool
+		value, rest, isClosed = quoted(rest)
+		return name, value, rest, ok && isClosed
 	}
 	end = upTo(rest, endsParameter)
-	return name, rest[:end], rest[end:]
+	value = rest[:end]
+	return name, value, rest[end:], ok && run(value, class) == len(value)
 }
 
 // parseURI reads a URI alone. Bytes that have no place in it become a part of user and host: there is where somebody
@@ -117,10 +124,12 @@ func parseURI(raw []byte, u *URI) (ok bool) {
 	// Whether there is a user: pjproject looks for @ without looking for the end of the host (int_is_next_user).
 	if at := bytes.IndexByte(rest, '@'); at >= 0 {
 		u.User, rest = rest[:at], rest[at+1:]
-		if password := bytes.IndexByte(u.User, ':'); password >= 0 {
-			u.User = u.User[:password]
+		if colon := bytes.IndexByte(u.User, ':'); colon >= 0 {
+			password := u.User[colon+1:]
+			u.User = u.User[:colon]
+			ok = run(password, isPassword) == len(password) && len(password) > 0
 		}
-		ok = run(u.User, isUser) == len(u.User) && len(u.User) > 0
+		ok = ok && run(u.User, isUser) == len(u.User) && len(u.User) > 0
 	}
 	if len(rest) > 0 && rest[0] == '[' {
 		end := bytes.IndexByte(rest, ']')
@@ -136,9 +145,41 @@ func parseURI(raw []byte, u *URI) (ok bool) {
 		ok = ok && len(u.Host) > 0 && run(u.Host, isHost) == len(u.Host)
 	}
 	if len(rest) > 0 && rest[0] == ':' {
-		port, _, isPort := number(rest[1:], 65535)
+		port, digits, isPort := number(rest[1:], 65535)
 		u.Port = uint16(port)
 		ok = ok && isPort
+		rest = rest[1+digits:]
 	}
-	return ok
+	return ok && isURITail(rest)
+}
+
+// isURITail says whether parameters and headers are all that stands behind the host of a URI (RFC 3261 19.1.1).
+func isURITail(b []byte) bool {
+	for len(b) > 0 && b[0] == ';' {
+		n := run(b[1:], isURIValue)
+		if b = b[1+n:]; n == 0 {
+			return false
+		}
+		if len(b) == 0 || b[0] != '=' {
+			continue
+		}
+		if b = b[1:]; len(b) > 0 && b[0] == '"' {
+			var isClosed bool
+			if _, b, isClosed = quoted(b); !isClosed {
+				return false
+			}
+			continue
+		}
+		b = b[run(b, isURIValue):]
+	}
+	for before := byte('?'); len(b) > 0 && b[0] == before; before = '&' {
+		n := run(b[1:], isHeaderValue)
+		if b = b[1+n:]; n == 0 {
+			return false
+		}
+		if len(b) > 0 && b[0] == '=' {
+			b = b[1+run(b[1:], isHeaderValue):]
+		}
+	}
+	return len(b) == 0
 }

@@ -1,5 +1,7 @@
 package sip
 
+import "bytes"
+
 // Classes of bytes, as pjproject has them in sip_parser.c.
 const (
 	isToken = 1 << iota // pjsip_TOKEN_SPEC: RFC 3261 25.1 token and some more
@@ -7,7 +9,11 @@ const (
 	isHost              // pjsip_HOST_SPEC
 	isWord              // RFC 3261 25.1 word, of which a Call-ID is made, and @
 	isDigit
-	isSpace // what stands between words, line ends of folded lines among them
+	isSpace       // what stands between words, line ends of folded lines among them
+	isViaValue    // pjsip_VIA_PARAM_SPEC: token, and what an IPv6 address is made of
+	isURIValue    // pjsip_PARAM_CHAR_SPEC: of a parameter of a URI
+	isHeaderValue // pjsip_HDR_CHAR_SPEC: of a header within a URI
+	isPassword    // pjsip_PASSWD_SPEC
 
 	// What ends something.
 	endsParameterName
@@ -21,16 +27,21 @@ const (
 	endsUserSearch // pjsip_PROBE_USER_HOST_SPEC
 )
 
-var classes = func() (table [256]uint16) {
-	add := func(class uint16, bytes string) {
+var classes = func() (table [256]uint32) {
+	add := func(class uint32, bytes string) {
 		for i := range len(bytes) {
 			table[bytes[i]] |= class
 		}
 	}
 	const digits = "0123456789"
 	const alphanum = digits + "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
-	add(isToken, alphanum+"-.!%*_`'~+")
-	add(isUser, alphanum+"-_.!~*'()%&=+$,;?/#")
+	const token, unreserved = alphanum + "-.!%*_`'~+", alphanum + "-_.!~*'()%"
+	add(isToken, token)
+	add(isViaValue, token+"[:]")
+	add(isUser, unreserved+"&=+$,;?/#")
+	add(isPassword, unreserved+"&=+$,")
+	add(isURIValue, unreserved+"[]/:&+$")
+	add(isHeaderValue, unreserved+"[]/?:+$")
 	add(isHost, alphanum+"_-.")
 	add(isWord, alphanum+"-.!%*_+`'~()<>:\\\"/[]?{}@")
 	add(isDigit, digits)
@@ -49,7 +60,7 @@ var classes = func() (table [256]uint16) {
 }()
 
 // run is how many bytes of a class stand at the beginning.
-func run(b []byte, class uint16) int {
+func run(b []byte, class uint32) int {
 	for i, c := range b {
 		if classes[c]&class == 0 {
 			return i
@@ -59,7 +70,7 @@ func run(b []byte, class uint16) int {
 }
 
 // upTo is how many bytes stand before the first one of a class; all, where there is none.
-func upTo(b []byte, class uint16) int {
+func upTo(b []byte, class uint32) int {
 	for i, c := range b {
 		if classes[c]&class != 0 {
 			return i
@@ -98,17 +109,24 @@ func lower(c byte) byte {
 	return c
 }
 
-// quoted cuts a quoted string off, which b begins with (RFC 3261 25.1). Without an end it is all of b.
-func quoted(b []byte) (inner, rest []byte) {
+// quoted cuts a quoted string off, which b begins with (RFC 3261 25.1). Without an end it is all of b. It is not closed
+// for pjproject where an LF is in it.
+func quoted(b []byte) (inner, rest []byte, isClosed bool) {
 	for i := 1; i < len(b); i++ {
 		switch b[i] {
 		case '\\':
 			i++
 		case '"':
-			return b[1:i], b[i+1:]
+			return b[1:i], b[i+1:], bytes.IndexByte(b[:i], '\n') < 0
 		}
 	}
-	return b[1:], nil
+	return b[1:], nil, false
+}
+
+// isNumber says whether there are digits alone.
+func isNumber(b []byte) bool {
+	n := run(b, isDigit)
+	return n > 0 && len(skipLWS(b[n:])) == 0
 }
 
 // number reads digits; it is not ok where there are none, or where they are more than most.

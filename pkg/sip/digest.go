@@ -30,11 +30,16 @@ type Challenge struct {
 	Stale                                        bool
 }
 
-func parseCredentials(v []byte, c *Credentials) {
+// parseCredentials is not ok where pjproject refuses them. That it refuses other schemes, too, is no fault of who is
+// set up for another server.
+func parseCredentials(v []byte, c *Credentials) (ok bool) {
 	c.Scheme, v = scheme(v)
+	ok = len(c.Scheme) > 0 && len(v) > 0
 	for len(v) > 0 {
 		var name, value []byte
-		name, value, v = digestParameter(v)
+		var isRead bool
+		name, value, v, isRead = digestParameter(v)
+		ok = ok && isRead
 		switch {
 		case equalFold(name, "username"):
 			c.Username = value
@@ -58,13 +63,17 @@ func parseCredentials(v []byte, c *Credentials) {
 			c.NC = value
 		}
 	}
+	if equalFold(c.Scheme, "Digest") {
+		return ok
+	}
+	return equalFold(c.Scheme, "Basic") || equalFold(c.Scheme, "Bearer") || equalFold(c.Scheme, "NTLM")
 }
 
 func parseChallenge(v []byte, c *Challenge) {
 	c.Scheme, v = scheme(v)
 	for len(v) > 0 {
 		var name, value []byte
-		name, value, v = digestParameter(v)
+		name, value, v, _ = digestParameter(v)
 		switch {
 		case equalFold(name, "realm"):
 			c.Realm = value
@@ -85,29 +94,37 @@ func parseChallenge(v []byte, c *Challenge) {
 // scheme cuts off the scheme, which pjproject takes in quotes as well (sip_auth_parser.c).
 func scheme(v []byte) (name, rest []byte) {
 	if len(v) > 0 && v[0] == '"' {
-		name, rest = quoted(v)
+		name, rest, _ = quoted(v)
 		return name, skipLWS(rest)
 	}
 	n := run(v, isToken)
 	return v[:n], skipLWS(v[n:])
 }
 
-// digestParameter cuts off one parameter and the comma behind it. It always takes something.
-func digestParameter(v []byte) (name, value, rest []byte) {
+// digestParameter cuts off one parameter and the comma behind it. It always takes something, and is not ok where
+// pjproject reads otherwise.
+func digestParameter(v []byte) (name, value, rest []byte, ok bool) {
 	n := run(v, isToken)
 	name, rest = v[:n], skipLWS(v[n:])
+	ok = n > 0
 	if len(rest) > 0 && rest[0] == '=' {
 		rest = skipLWS(rest[1:])
 		if len(rest) > 0 && rest[0] == '"' {
-			value, rest = quoted(rest)
+			var isClosed bool
+			value, rest, isClosed = quoted(rest)
+			ok = ok && isClosed
 		} else {
 			n = upTo(rest, endsDigestValue)
 			value, rest = rest[:n], rest[n:]
+			ok = ok && run(value, isToken) == n
 		}
 	}
+	rest = skipLWS(rest)
 	comma := bytes.IndexByte(rest, ',')
 	if comma < 0 {
-		return name, value, nil
+		return name, value, nil, ok && len(rest) == 0
 	}
-	return name, value, skipLWS(rest[comma+1:])
+	ok = ok && comma == 0
+	rest = skipLWS(rest[comma+1:])
+	return name, value, rest, ok && len(rest) > 0
 }

@@ -14,6 +14,11 @@ const (
 	cseqHeader
 	contactHeader
 	contentLengthHeader
+	numberHeader  // the value of which is a number alone
+	secondsHeader // a number with parameters
+	eventHeader   // a token with parameters
+	contentTypeHeader
+	routeHeader
 	authorizationHeader
 	proxyAuthorizationHeader
 	wwwAuthenticateHeader
@@ -54,7 +59,13 @@ func headerNamed(name []byte) headerName {
 			return contactHeader
 		case 'l':
 			return contentLengthHeader
-		case 'c', 'o', 'r', 'x': // Content-Type, Event (RFC 6665), Refer-To (RFC 3515), Session-Expires (RFC 4028)
+		case 'c':
+			return contentTypeHeader
+		case 'o': // RFC 6665
+			return eventHeader
+		case 'x': // RFC 4028
+			return secondsHeader
+		case 'r': // Refer-To (RFC 3515)
 			return structuredHeader
 		}
 		return otherHeader // k and s: Supported, Subject; u: Allow-Events
@@ -72,16 +83,16 @@ func headerNamed(name []byte) headerName {
 	case 5:
 		switch lower(name[0]) {
 		case 'e':
-			is, long = structuredHeader, "event"
+			is, long = eventHeader, "event"
 		case 'r':
-			is, long = structuredHeader, "route"
+			is, long = routeHeader, "route"
 		}
 	case 6:
 		switch lower(name[0]) {
 		case 's':
 			is, long = serverHeader, "server"
 		case 'm':
-			is, long = structuredHeader, "min-se"
+			is, long = secondsHeader, "min-se"
 		}
 	case 7:
 		switch lower(name[1]) {
@@ -90,7 +101,7 @@ func headerNamed(name []byte) headerName {
 		case 'o':
 			is, long = contactHeader, "contact"
 		case 'x':
-			is, long = structuredHeader, "expires"
+			is, long = numberHeader, "expires"
 		}
 	case 8:
 		switch lower(name[2]) {
@@ -104,25 +115,25 @@ func headerNamed(name []byte) headerName {
 	case 11:
 		switch lower(name[0]) {
 		case 'm':
-			is, long = structuredHeader, "min-expires"
+			is, long = numberHeader, "min-expires"
 		case 'r':
 			is, long = structuredHeader, "retry-after"
 		}
 	case 12:
 		switch lower(name[0]) {
 		case 'c':
-			is, long = structuredHeader, "content-type"
+			is, long = contentTypeHeader, "content-type"
 		case 'm':
-			is, long = structuredHeader, "max-forwards"
+			is, long = numberHeader, "max-forwards"
 		case 'r':
-			is, long = structuredHeader, "record-route"
+			is, long = routeHeader, "record-route"
 		}
 	case 13:
 		is, long = authorizationHeader, "authorization"
 	case 14:
 		is, long = contentLengthHeader, "content-length"
 	case 15:
-		is, long = structuredHeader, "session-expires"
+		is, long = secondsHeader, "session-expires"
 	case 16:
 		is, long = wwwAuthenticateHeader, "www-authenticate"
 	case 18:
@@ -130,7 +141,7 @@ func headerNamed(name []byte) headerName {
 		case 'p':
 			is, long = proxyAuthenticateHeader, "proxy-authenticate"
 		case 's':
-			is, long = structuredHeader, "subscription-state"
+			is, long = eventHeader, "subscription-state"
 		}
 	case 19:
 		is, long = proxyAuthorizationHeader, "proxy-authorization"
@@ -141,8 +152,9 @@ func headerNamed(name []byte) headerName {
 	return is
 }
 
-// cutJoined finds another header in the value: behind an &, outside of quotes and brackets, a name and a colon. In a
-// URI without brackets, & before @ is a byte of the user.
+// cutJoined finds another header in the value: behind an &, outside of quotes and brackets, a name and a colon. Behind
+// an & at the end of a line pjproject takes the line end for the empty line. In a URI without brackets, & before @ is a
+// byte of the user.
 func cutJoined(value []byte, name headerName) (before, rest []byte) {
 	from := 0
 	if name.isAddress() {
@@ -156,7 +168,7 @@ func cutJoined(value []byte, name headerName) (before, rest []byte) {
 		if value[i] == '&' && w.open == 0 && !w.inBrackets {
 			next := skipLWS(value[i+1:])
 			n := run(next, isToken)
-			if colon := skipLWS(next[n:]); n > 0 && len(colon) > 0 && colon[0] == ':' {
+			if colon := skipLWS(next[n:]); len(next) == 0 || n > 0 && len(colon) > 0 && colon[0] == ':' {
 				return value[:i], next
 			}
 		}

@@ -132,7 +132,7 @@ const (
 	NoTo                         //
 	NoCallID                     // or an empty one
 	NoCSeq                       // or one without number or method
-	BadHeader                    // a line without a colon or a name
+	BadHeader                    // a line without a colon or a name, or a value that pjproject refuses
 	BadAddress                   // a Request-URI, From, To or Contact with a byte that pjproject refuses there
 	CallIDControl                // a byte below 32, DEL or one above 127 in the Call-ID: no phone sends that
 	CallIDNotWord                // another byte that RFC 3261 has not in word, which some phones send

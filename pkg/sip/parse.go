@@ -14,9 +14,9 @@ func Parse(b []byte, m *Message) error {
 	if !parseStartLine(lines.next(), m) {
 		m.Malformed |= BadStartLine
 	}
-	known := false
+	known, ended := false, false
 	for n := 0; ; n++ {
-		if lines.atEmptyLine() {
+		if ended || lines.atEmptyLine() {
 			m.Truncated = false
 			break
 		}
@@ -30,7 +30,10 @@ func Parse(b []byte, m *Message) error {
 		for line := lines.next(); line != nil; {
 			var one bool
 			line, one = parseHeader(line, m)
-			known = known || one
+			if known = known || one; line != nil && len(line) == 0 {
+				ended = b[lines.pos-1] == '\n'
+				break
+			}
 		}
 	}
 	m.HeadBytes = lines.pos
@@ -333,8 +336,8 @@ func trimEnd(b []byte) []byte {
 	return b
 }
 
-// parseHeader reads one header. What is left of the line is another one that pjproject reads there, or nil. It is known
-// where its name says that this is SIP.
+// parseHeader reads one header. What is left of the line is another one that pjproject reads there, or nil; where it is
+// empty, the head ends here for pjproject. It is known where its name says that this is SIP.
 func parseHeader(line []byte, m *Message) (rest []byte, known bool) {
 	n := run(line, isToken)
 	value := skipLWS(line[n:])
@@ -360,9 +363,19 @@ func parseHeader(line []byte, m *Message) (rest []byte, known bool) {
 	case toHeader:
 		m.address(value, &m.To)
 	case contactHeader:
-		if m.Contact.Raw == nil {
-			m.contact(value)
+		m.contacts(value)
+	case routeHeader:
+		m.routes(value)
+	case numberHeader:
+		if !isNumber(value) {
+			m.Malformed |= BadHeader
 		}
+	case secondsHeader:
+		m.withParameters(value, run(value, isDigit))
+	case eventHeader:
+		m.withParameters(value, run(value, isToken))
+	case contentTypeHeader:
+		m.contentType(value)
 	case callIDHeader:
 		m.callID(value)
 	case cseqHeader:
@@ -379,6 +392,9 @@ func parseHeader(line []byte, m *Message) (rest []byte, known bool) {
 		if length, _, ok := number(value, 1<<31-1); ok {
 			m.ContentLength = int(length)
 		}
+		if !isNumber(value) {
+			m.Malformed |= BadHeader
+		}
 	case authorizationHeader, proxyAuthorizationHeader:
 		if m.credentialCount == MaxCredentials {
 			m.Malformed |= TooManyCredentials
@@ -387,7 +403,9 @@ func parseHeader(line []byte, m *Message) (rest []byte, known bool) {
 		c := &m.credentials[m.credentialCount]
 		m.credentialCount++
 		c.Proxy = name == proxyAuthorizationHeader
-		parseCredentials(value, c)
+		if !parseCredentials(value, c) {
+			m.Malformed |= BadHeader
+		}
 	case wwwAuthenticateHeader, proxyAuthenticateHeader:
 		if m.challengeCount == MaxChallenges {
 			m.Malformed |= TooManyCredentials
@@ -432,11 +450,15 @@ func (m *Message) cseq(value []byte) {
 	}
 	n, digits, ok := number(value, 1<<32-1) // RFC 3261 8.1.1.5 wants less than 2**31
 	method := skipLWS(value[digits:])
-	method = method[:run(method, isToken)]
-	if !ok || len(method) == 0 {
+	end := run(method, isToken)
+	if !ok || end == 0 {
 		m.Malformed |= NoCSeq
 		return
 	}
+	if len(skipLWS(method[end:])) > 0 {
+		m.Malformed |= BadHeader
+	}
+	method = method[:end]
 	m.CSeq, m.CSeqMethod = uint32(n), method
 	if m.First.CSeqMethod == nil {
 		m.First.CSeq, m.First.CSeqMethod = m.CSeq, m.CSeqMethod
@@ -448,62 +470,162 @@ func (m *Message) address(value []byte, a *Address) {
 		m.Malformed |= RepeatedHeader
 		*a = Address{}
 	}
-	if !parseAddress(value, a) {
-		m.Malformed |= BadAddress
+	rest, faults := parseAddress(value, a)
+	if m.Malformed |= faults; len(rest) > 0 {
+		m.Malformed |= BadHeader
 	}
 }
 
-func (m *Message) contact(value []byte) {
-	if len(value) > 0 && value[0] == '*' { // RFC 3261 10.2.2
-		m.Contact.Raw = value[:1]
-		return
+// contacts keeps the first of them.
+func (m *Message) contacts(value []byte) {
+	for {
+		var a Address
+		if len(value) > 0 && value[0] == '*' { // RFC 3261 10.2.2
+			a.Raw, value = value[:1], skipLWS(value[1:])
+		} else {
+			var faults Malformed
+			value, faults = parseAddress(value, &a)
+			m.Malformed |= faults
+		}
+		if m.Contact.Raw == nil {
+			m.Contact = a
+		}
+		if !m.another(&value) {
+			return
+		}
 	}
-	m.address(value, &m.Contact)
 }
 
-// parseVia reads the topmost Via: SIP/2.0/UDP host:port;branch=value (RFC 3261 20.42). Further ones are counted.
-func parseVia(value []byte, m *Message) {
-	m.ViaCount++
-	first := m.ViaCount == 1
-	if first {
-		m.Branch, m.ViaSentBy = nil, nil
+func (m *Message) routes(value []byte) {
+	for {
+		rest, faults := parseAddress(value, new(Address))
+		m.Malformed |= faults
+		if value = rest; !m.another(&value) {
+			return
+		}
 	}
-	rest, ok := cutVersion(value)
-	if rest = skipLWS(rest); !ok || len(rest) == 0 || rest[0] != '/' {
+}
+
+// withParameters checks what stands behind the first n bytes.
+func (m *Message) withParameters(value []byte, n int) {
+	rest, ok := skipLWS(value[n:]), n > 0
+	for len(rest) > 0 && rest[0] == ';' {
+		var isRead bool
+		_, _, rest, isRead = headerParameter(rest[1:], isToken)
+		rest, ok = skipLWS(rest), ok && isRead
+	}
+	if !ok || len(rest) > 0 {
+		m.Malformed |= BadHeader
+	}
+}
+
+// contentType is two tokens and a byte between, which is a slash for everybody else.
+func (m *Message) contentType(value []byte) {
+	n := run(value, isToken)
+	rest := skipLWS(value[n:])
+	if n == 0 || len(rest) == 0 {
 		m.Malformed |= BadHeader
 		return
 	}
 	rest = skipLWS(rest[1:])
-	rest = skipLWS(rest[run(rest, isToken):])
-	end := upTo(rest, endsParameter)
-	if first {
-		m.ViaSentBy = rest[:end]
+	m.withParameters(rest, run(rest, isToken))
+}
+
+// another cuts the comma off that stands before another value.
+func (m *Message) another(rest *[]byte) bool {
+	if len(*rest) == 0 {
+		return false
 	}
-	rest = rest[end:]
+	if (*rest)[0] != ',' {
+		m.Malformed |= BadHeader
+		return false
+	}
+	*rest = skipLWS((*rest)[1:])
+	return true
+}
+
+// parseVia reads Via: SIP/2.0/UDP host:port;branch=value (RFC 3261 20.42). Of more than the topmost only their number
+// is kept.
+func parseVia(value []byte, m *Message) {
+	if m.ViaCount == 0 {
+		m.Branch, m.ViaSentBy = nil, nil
+	}
 	for {
-		rest = skipLWS(rest)
-		if len(rest) == 0 {
+		m.ViaCount++
+		value = m.via(value, m.ViaCount == 1)
+		if !m.another(&value) {
 			return
 		}
-		switch rest[0] {
-		case ';':
-			var name, parameter []byte
-			name, parameter, rest = headerParameter(rest[1:])
-			if first && len(parameter) > 0 && equalFold(name, "branch") {
-				m.Branch = parameter
-			}
-		case ',':
-			m.ViaCount++
-			first = false
-			rest = rest[1:]
-		case '(':
-			end := bytes.IndexByte(rest, ')')
-			if end < 0 {
-				return
-			}
-			rest = rest[end+1:]
-		default: // the sent-by of a further Via
-			rest = rest[1+upTo(rest[1:], endsVia):]
+	}
+}
+
+// via reads one, and returns what stands behind.
+func (m *Message) via(value []byte, isFirst bool) (rest []byte) {
+	rest, ok := cutVersion(value)
+	if rest = skipLWS(rest); !ok || len(rest) == 0 || rest[0] != '/' {
+		m.Malformed |= BadHeader
+		return nil
+	}
+	rest = skipLWS(rest[1:])
+	transport := run(rest, isToken)
+	rest = skipLWS(rest[transport:])
+	sentBy, rest, ok := cutSentBy(rest)
+	if transport == 0 || !ok {
+		m.Malformed |= BadHeader
+	}
+	if isFirst {
+		m.ViaSentBy = sentBy
+	}
+	for rest = skipLWS(rest); len(rest) > 0 && rest[0] == ';'; rest = skipLWS(rest) {
+		var name, parameter []byte
+		name, parameter, rest, ok = headerParameter(rest[1:], isViaValue)
+		switch {
+		case len(parameter) == 0:
+		case equalFold(name, "rport"):
+			_, _, isPort := number(parameter, 65535)
+			ok = ok && isPort
+		case equalFold(name, "ttl"):
+			_, _, isTTL := number(parameter, 255)
+			ok = ok && isTTL
+		}
+		if !ok {
+			m.Malformed |= BadHeader
+		}
+		if isFirst && len(parameter) > 0 && equalFold(name, "branch") {
+			m.Branch = parameter
 		}
 	}
+	if len(rest) > 0 && rest[0] == '(' {
+		end := bytes.IndexByte(rest, ')')
+		if end < 0 {
+			m.Malformed |= BadHeader
+			return nil
+		}
+		rest = skipLWS(rest[end+1:])
+	}
+	return rest
+}
+
+// cutSentBy cuts host and port off, between which spaces may stand (RFC 3261 25.1). It is not ok where pjproject finds
+// something else.
+func cutSentBy(v []byte) (sentBy, rest []byte, ok bool) {
+	rest = v[run(v, isHost):]
+	if len(v) > 0 && v[0] == '[' {
+		rest = v[bytes.IndexByte(v, ']')+1:]
+	}
+	ok = len(rest) < len(v)
+	sentBy = v[:len(v)-len(rest)]
+	if rest = skipLWS(rest); len(rest) > 0 && rest[0] == ':' {
+		port := skipLWS(rest[1:])
+		_, digits, isPort := number(port, 65535)
+		rest = port[digits:]
+		ok = ok && isPort
+		sentBy = v[:len(v)-len(rest)]
+	}
+	if rest = skipLWS(rest); len(rest) > 0 && classes[rest[0]]&endsParameter == 0 {
+		ok = false
+		sentBy = v[:upTo(v, endsParameter)]
+		rest = v[len(sentBy):]
+	}
+	return sentBy, rest, ok
 }

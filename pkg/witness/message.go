@@ -108,6 +108,9 @@ func (w *Witness) Message(now time.Time, s Sight, m *sip.Message) {
 	}
 }
 
+// sometimesRefused is what pjproject refuses in some places of a message: where it does, nothing is answered.
+const sometimesRefused = sip.LoneCR | sip.ZeroByte
+
 func (w *Witness) request(s *Sight, m *sip.Message) {
 	w.stats.Requests++
 	if w.signature != nil {
@@ -118,7 +121,7 @@ func (w *Witness) request(s *Sight, m *sip.Message) {
 	id := callID(m)
 	dialogue := w.dialogueKey(w.addrPort(s.Remote), id)
 	key := w.transactionKey(dialogue, m)
-	faults := sip.MalformedRefused
+	faults := sip.MalformedRefused | sometimesRefused
 	if s.Transport != event.UDP {
 		faults &^= sip.BadStartLine // where a message begins in a stream is not always known
 	}

@@ -2,7 +2,6 @@ package witness
 
 import (
 	"slices"
-	"strconv"
 	"time"
 
 	"github.com/ringwall/ringwall/pkg/asterisk/event"
@@ -55,45 +54,4 @@ func (w *Witness) datagram(now time.Time, s Sight, p *packet.Packet) {
 		b = sip.WholeLines(b)
 	}
 	w.head(now, s, b)
-}
-
-// minGarbage is how long something is at least that is not SIP and no keepalive either: phones send short ones of their
-// own invention.
-const minGarbage = 33
-
-func (w *Witness) head(now time.Time, s Sight, b []byte) {
-	switch err := sip.Parse(b, &w.message); {
-	case err == nil:
-		w.Message(now, s, &w.message)
-	case err == sip.ErrNotSIP && s.ToAsterisk && s.Transport == event.UDP && isGarbage(b):
-		w.garbage(s)
-	}
-}
-
-// isGarbage says whether what is not SIP is text, which somebody wrote for a server of text. Other bytes are nothing:
-// voice, fax and keys of a call whose port a phone had before.
-func isGarbage(b []byte) bool {
-	const looksAt = 128
-	if len(b) < minGarbage {
-		return false
-	}
-	for _, c := range b[:min(len(b), looksAt)] {
-		if c > '~' || c < ' ' && c != '\r' && c != '\n' && c != '\t' {
-			return false
-		}
-	}
-	return true
-}
-
-// garbage tells of what is not SIP, once a minute for each source: a stray stream of voice is fifty packets a second.
-func (w *Witness) garbage(s Sight) {
-	e := w.source(s.Remote.Addr())
-	if e.value.garbageAt != 0 && w.now-e.value.garbageAt < minute {
-		return
-	}
-	e.value.garbageAt = w.now
-	l := &w.localAt(s.Asterisk).value
-	ev := w.eventOf(event.MalformedRequest, &s, l)
-	ev.Response = strconv.FormatInt(w.now, 16) // another one than the last
-	w.find(l, ev)
 }

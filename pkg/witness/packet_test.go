@@ -154,6 +154,45 @@ func TestKeepalivesAndGarbage(t *testing.T) {
 	w.want(event.MalformedRequest, event.MalformedRequest)
 }
 
+// Where Asterisk's SIP is, bytes that are of nothing a customer's device speaks are told of, once a minute.
+func TestBinaryGarbage(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, witness.Config{})
+	p, rtp := w.packets(packet.UDP, asteriskAddr.Port()), w.packets(packet.UDP, 12000)
+	garbage := strings.Repeat("\x01\x9c", 300)
+	p.to(garbage) // nobody knows yet whether Asterisk is there
+	w.want()
+	w.others()
+	rtp.to(garbage)
+	long := strings.Repeat("\x9c\x00\xff", 40)
+	for name, payload := range map[string]string{
+		"line ends": "\r\n\r\n", "a zero byte": "\x00", "zero bytes": strings.Repeat("\x00", 100), "short": "jaK\x01\x9c",
+		"STUN":            "\x00\x01\x00\x00\x21\x12\xa4\x42" + strings.Repeat("x", 12),
+		"STUN of old":     "\x00\x01\x00\x78" + long[:16] + long,
+		"ZRTP":            "\x10\x00\x12\x34ZRTP" + long,
+		"DTLS":            "\x16\xfe\xff" + long,
+		"TURN":            "\x40\x00\x00\x78" + long,
+		"TURN, filled":    "\x40\x00\x00\x77" + long,
+		"RTP":             "\x80\x08\x00\x01" + long,
+		"RTCP":            "\x81\xc8\x00\x06" + long,
+		"IAX2":            "\xff\xff\x00\x00\x00\x00\x00\x01\x00\x00\x06\x0d" + long,
+		"T.38":            "\x12\x34\x06\xc0\x01\x02\x03\x04\x05\x00\x02" + long,
+		"T.38 that mends": "\x12\x34\x02\xc0\x01\x80\x01\x03" + long,
+	} {
+		if p.to(payload); len(w.findings) > 0 {
+			t.Errorf("%s: %+v", name, w.findings)
+		}
+	}
+	w.want()
+	for range 50 {
+		p.to(garbage)
+	}
+	w.want(event.MalformedRequest)
+	w.pass(time.Minute)
+	p.to("\x16\x03\x01\x00\x9c" + long) // TLS, which nobody speaks over UDP
+	w.want(event.MalformedRequest, event.MalformedRequest)
+}
+
 func TestPipelinedRequests(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, witness.Config{}).others()
