@@ -26,9 +26,10 @@ const (
 	// slowFor is how long a slow lane lasts, and after how much of it the pace gets slower.
 	slowFor = time.Hour
 	// goodSlowFor is how long a flow is slowed from which somebody logged in, goodFlowPatience after how much of that
-	// the pace gets slower, and maxSlowGoodFlows how many of one source are slow: others that guess are no longer good.
+	// the pace gets slower, so that a guesser is heard twenty times in his first minute, too, and maxSlowGoodFlows how
+	// many of one source are slow: others that guess are no longer good.
 	goodSlowFor      = 10 * time.Minute
-	goodFlowPatience = time.Minute
+	goodFlowPatience = 8 * time.Second
 	maxSlowGoodFlows = 5
 	// trickleFor is how long senders that never logged in share a trickle, and trickleRenewal how much of that is left
 	// when it is prolonged.
