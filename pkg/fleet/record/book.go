@@ -49,7 +49,7 @@ type node struct {
 	refused  map[string]uint64 // by the error's text
 }
 
-// New returns a Book of the node named self, that takes its own word without a bound.
+// New returns a Book of the node named self.
 func New(self string, l Limits) *Book {
 	return &Book{self: self, limits: l, entries: make(map[netip.Prefix][]Record), nodes: make(map[string]*node)}
 }
@@ -73,8 +73,9 @@ func (b *Book) nodeNamed(now time.Time, name string) *node {
 	return n
 }
 
-// Put merges a record that Decode read, or that this node made. It says whether anything follows from it that did not
-// before: it is new, not over, and not older than what the same node said. The error says why it is not taken.
+// Put merges a record that Decode read: of another node, or what a server still has of this one. It says whether anything
+// may follow from it that did not before: it is not older than what the same node said, and not long over. The error says
+// why it is not taken.
 func (b *Book) Put(now time.Time, r Record) (changed bool, err error) {
 	n := b.nodeNamed(now, r.Node)
 	if n == nil {
@@ -85,29 +86,50 @@ func (b *Book) Put(now time.Time, r Record) (changed bool, err error) {
 	if i >= 0 && compare(&r, &list[i]) <= 0 { // that is no news, whoever sends it again
 		return false, nil
 	}
-	if r.Node != b.self {
-		if now.After(n.heard) {
-			n.heard = now
-		}
-		if err := b.admit(now, n, &r, i < 0); err != nil {
-			n.refuse(err)
-			return false, err
-		}
+	if now.After(n.heard) {
+		n.heard = now
 	}
-	if r.isOver(now) && i < 0 {
+	if err := b.charge(now, n); err != nil {
+		n.refuse(err)
+		return false, err
+	}
+	if err := b.admit(now, n, &r, i < 0); err != nil {
+		n.refuse(err)
+		return false, err
+	}
+	return b.put(now, n, r, i), nil
+}
+
+// PutOwn merges a record that this node makes now. The error says why others would not take it.
+func (b *Book) PutOwn(now time.Time, r Record) (changed bool, err error) {
+	r.Node = b.self
+	n := b.nodeNamed(now, r.Node)
+	i := slices.IndexFunc(b.entries[r.Prefix], func(have Record) bool { return have.Key == r.Key })
+	if i >= 0 && compare(&r, &b.entries[r.Prefix][i]) <= 0 {
 		return false, nil
 	}
+	if err := b.admit(r.Made, n, &r, i < 0); err != nil {
+		return false, err
+	}
+	return b.put(now, n, r, i), nil
+}
+
+// put enters a record in place of the i-th about its prefix, or with a negative i beside them.
+func (b *Book) put(now time.Time, n *node, r Record, i int) (changed bool) {
+	if r.isOver(now) && i < 0 {
+		return false
+	}
 	if i >= 0 {
-		list[i] = r
+		b.entries[r.Prefix][i] = r
 	} else {
-		b.entries[r.Prefix] = append(list, r)
+		b.entries[r.Prefix] = append(b.entries[r.Prefix], r)
 		n.records++
 		b.total++
 	}
 	if !r.Until.IsZero() {
 		b.addEnd(r.Until, r.Prefix)
 	}
-	return true, nil
+	return true
 }
 
 // Refuse counts a record that Decode refused.
@@ -124,9 +146,8 @@ func (n *node) refuse(err error) {
 	n.refused[err.Error()]++
 }
 
-// admit says why a record of another node is not taken. What it is not taken for costs budget, too, except where there
-// is none.
-func (b *Book) admit(now time.Time, n *node, r *Record, isNew bool) error {
+// charge takes one record from a node's budget: what is refused costs as much as what is taken.
+func (b *Book) charge(now time.Time, n *node) error {
 	if elapsed := now.Sub(n.budgetAt); elapsed > 0 {
 		n.budget = min(float64(b.limits.Records), n.budget+b.limits.Rate*elapsed.Minutes())
 		n.budgetAt = now
@@ -135,6 +156,11 @@ func (b *Book) admit(now time.Time, n *node, r *Record, isNew bool) error {
 		return ErrRate
 	}
 	n.budget--
+	return nil
+}
+
+// admit says why a record is not taken.
+func (b *Book) admit(now time.Time, n *node, r *Record, isNew bool) error {
 	bits := b.limits.IPv4Bits
 	if r.Prefix.Addr().Is6() {
 		bits = b.limits.IPv6Bits
@@ -368,7 +394,7 @@ func (b *Book) addEnd(at time.Time, p netip.Prefix) {
 		for p, list := range b.entries {
 			for _, r := range list {
 				if !r.Until.IsZero() {
-					b.ends = append(b.ends, end{r.Until, p}, end{r.Until.Add(forgottenAfter), p})
+					b.ends = append(b.ends, end{r.Until, p}, end{r.Until.Add(KeptAfter), p})
 				}
 			}
 		}
@@ -376,7 +402,7 @@ func (b *Book) addEnd(at time.Time, p netip.Prefix) {
 		return // the new one is among them
 	}
 	heap.Push(&b.ends, end{at, p})
-	heap.Push(&b.ends, end{at.Add(forgottenAfter), p})
+	heap.Push(&b.ends, end{at.Add(KeptAfter), p})
 }
 
 type end struct {

@@ -56,9 +56,9 @@ const (
 	MaxAhead = 15 * time.Minute
 	// MaxLife is how long a record may last.
 	MaxLife = 10 * 366 * 24 * time.Hour
-	// forgottenAfter is how long a record is kept after its end, so that an older one of the same node, on its way for
+	// KeptAfter is how long a record is kept after its end, so that an older one of the same node, on its way for
 	// longer, does not come to life in its place.
-	forgottenAfter = time.Hour
+	KeptAfter = time.Hour
 )
 
 // isActive says whether what the record says holds at a time.
@@ -68,7 +68,7 @@ func (r *Record) isActive(now time.Time) bool {
 
 // isOver says whether the record can be forgotten: nothing depends on it any more.
 func (r *Record) isOver(now time.Time) bool {
-	return !r.Until.IsZero() && !r.Until.Add(forgottenAfter).After(now)
+	return !r.Until.IsZero() && !r.Until.Add(KeptAfter).After(now)
 }
 
 // compare orders the records of one key: the later one counts. It is a total order of all that a record can say, so

@@ -1,0 +1,216 @@
+package fleet
+
+import (
+	"crypto/tls"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/ringwall/ringwall/pkg/fleet/record"
+)
+
+// Config is what a Fleet is made of.
+type Config struct {
+	Servers         []string // nats://HOST:PORT or tls://HOST:PORT
+	CredentialsFile string   // as nsc writes it; empty: none
+	TLS             *tls.Config
+	Name            string // of the fleet
+	Node            string // of this one
+	Limits          record.Limits
+	Share, Accept   []record.Kind
+
+	Log *slog.Logger
+	Now func() time.Time // nil: time.Now
+}
+
+// Fleet is one node's part in a fleet: what all of them said, and what is still to be said. Its methods do not wait for
+// the network.
+type Fleet struct {
+	cfg Config
+	log *slog.Logger
+
+	mu      sync.Mutex // of all below
+	book    *record.Book
+	outbox  map[record.Key]record.Record // that the server has not confirmed
+	changed map[netip.Prefix]struct{}    // see TakeChanged
+	unsaid  uint64                       // records that Limits kept back
+	status  Status
+
+	toSend    chan struct{} // something is in the outbox, or it is time to try again
+	hasChange chan struct{} // something is in changed
+	fetch     chan struct{} // something may have been missed
+}
+
+// New returns a Fleet that knows nothing yet. Run it.
+func New(cfg Config) *Fleet {
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	return &Fleet{cfg: cfg, log: cfg.Log, book: record.New(cfg.Node, cfg.Limits),
+		outbox: make(map[record.Key]record.Record), changed: make(map[netip.Prefix]struct{}),
+		toSend: make(chan struct{}, 1), hasChange: make(chan struct{}, 1), fetch: make(chan struct{}, 1)}
+}
+
+// String names the task.
+func (f *Fleet) String() string { return "fleet" }
+
+// Say tells the fleet something, if it is shared; node and time are filled in. What could not be said is counted: others
+// would not take it.
+func (f *Fleet) Say(list ...record.Record) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	now := f.cfg.Now()
+	for _, r := range list {
+		if !slices.Contains(f.cfg.Share, r.Kind) || !record.IsShared(r.Prefix) {
+			continue
+		}
+		r.Node = f.cfg.Node
+		r.Prefix = r.Prefix.Masked()
+		r.Made = f.book.Stamp(now, r.Prefix)
+		_, err := record.Encode(r)
+		changed := false
+		if err == nil {
+			changed, err = f.book.PutOwn(now, r)
+		}
+		if err != nil {
+			f.unsaid++
+			f.log.Debug("not told to the fleet", "record", r.String(), "err", err)
+		}
+		if changed {
+			f.outbox[r.Key] = r
+		}
+	}
+	if len(f.outbox) > 0 {
+		signal(f.toSend)
+	}
+}
+
+// Unban has the fleet's bans of exactly this prefix lifted: everywhere, where bans are shared, else here. until is how
+// long whoever was unbanned is to be left in peace; the zero time where he is judged anew.
+func (f *Fleet) Unban(p netip.Prefix, until time.Time) {
+	f.mu.Lock()
+	now := f.cfg.Now()
+	end := f.book.LastEnd(p)
+	if least := now.Add(leastUnban); end.Before(least) {
+		end = least
+	}
+	unban := record.Record{Key: record.Key{Node: f.cfg.Node, Kind: record.Unban, Prefix: p.Masked()}, Until: end}
+	shared := slices.Contains(f.cfg.Share, record.Ban)
+	if !shared {
+		unban.Made = f.book.Stamp(now, unban.Prefix)
+		if changed, _ := f.book.PutOwn(now, unban); changed {
+			f.changed[unban.Prefix] = struct{}{}
+			signal(f.hasChange)
+		}
+	}
+	f.mu.Unlock()
+	if shared {
+		f.Say(unban)
+		if until.After(now) {
+			f.Say(record.Record{Key: record.Key{Kind: record.Grace, Prefix: p}, Until: until})
+		}
+	}
+}
+
+// leastUnban is how long an unban lasts at least, for bans that are on their way.
+const leastUnban = 24 * time.Hour
+
+// Read lets g look at what is known, at a time of the fleet's clock. It must be quick, and must not keep the book.
+func (f *Fleet) Read(g func(b *record.Book, now time.Time)) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	g(f.book, f.cfg.Now())
+}
+
+// SetLimits changes the limits for what comes.
+func (f *Fleet) SetLimits(l record.Limits) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.cfg.Limits = l
+	f.book.SetLimits(l)
+}
+
+// Forget forgets all that a node said. What it says from now on is heard.
+func (f *Fleet) Forget(node string) (prefixes int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	about := f.book.Forget(node)
+	f.changedLocked(about)
+	return len(about)
+}
+
+// HasChange returns the channel on which whoever acts on the fleet's word waits for TakeChanged.
+func (f *Fleet) HasChange() <-chan struct{} { return f.hasChange }
+
+// TakeChanged returns up to n prefixes about which something was said, or is no longer true, since they were returned
+// the last time.
+func (f *Fleet) TakeChanged(n int) []netip.Prefix {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	list := make([]netip.Prefix, 0, min(n, len(f.changed)))
+	for p := range f.changed {
+		if len(list) == n {
+			signal(f.hasChange)
+			break
+		}
+		delete(f.changed, p)
+		list = append(list, p)
+	}
+	return list
+}
+
+// JudgeAgain has a prefix returned by TakeChanged, if anybody says something about it.
+func (f *Fleet) JudgeAgain(p netip.Prefix) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if len(f.book.About(p)) > 0 {
+		f.changedLocked([]netip.Prefix{p})
+	}
+}
+
+func (f *Fleet) changedLocked(list []netip.Prefix) {
+	for _, p := range list {
+		f.changed[p] = struct{}{}
+	}
+	if len(list) > 0 {
+		signal(f.hasChange)
+	}
+}
+
+// Status is a fleet at a glance.
+type Status struct {
+	Connected bool          `json:"connected"`
+	Server    string        `json:"server,omitempty"`
+	CaughtUp  bool          `json:"caught_up"`       // all that the server had was taken at least once since it is connected
+	Error     string        `json:"error,omitempty"` // the last one since then
+	Records   int           `json:"records"`
+	Waiting   int           `json:"waiting"` // records that the server has not confirmed
+	Unsaid    uint64        `json:"unsaid"`  // records that were not shared, since others would not take them
+	Sequence  uint64        `json:"sequence"`
+	Nodes     []record.Node `json:"nodes"`
+}
+
+// Status returns the fleet at a glance.
+func (f *Fleet) Status() Status {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	s := f.status
+	s.Records, s.Waiting, s.Unsaid, s.Nodes = f.book.Len(), len(f.outbox), f.unsaid, f.book.Nodes()
+	return s
+}
+
+func (f *Fleet) setStatus(change func(*Status)) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	change(&f.status)
+}
+
+// signal wakes whoever waits for a channel of one place.
+func signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
