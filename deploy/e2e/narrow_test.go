@@ -228,6 +228,34 @@ func (r *rig) customersBehindProxy() {
 		r.decisionsAbout(a, ban.ActionProxy, ban.ActionGuessing))
 }
 
+// A proxy whose customers are registered is scanned before one of them logs in under the program's eyes, as on the day of
+// its installation.
+func TestAProxyIsKnownByItsContacts(t *testing.T) {
+	l := lab.Start(t, lab.Options{Edit: addAccounts})
+	a, customers := ip4(178, 1), 40
+	l.AddAddr(t, lab.Spare, a)
+	proxy := l.Agent(t, lab.Spare, lab.AgentOptions{Transport: "tcp", Local: a, Timeout: trial.Patience})
+	logIn := func() {
+		t.Helper()
+		for n := range customers {
+			name := fmt.Sprint(firstAccount + n)
+			if code, err := proxy.Register(name, lab.Password(name)); err != nil || code != 200 {
+				t.Fatalf("customer %s: %d, %v", name, code, err)
+			}
+		}
+	}
+	logIn()
+	r := newRigOn(t, l, lab.SecFull, "")
+	r.waitUntil("the proxy is told", func() bool { return r.daemonStatus().Engine.Proxies == 1 })
+	for n := range 100 {
+		_, _ = proxy.Register(fmt.Sprint(9300+n), "guess")
+	}
+	logIn()
+	r.wantSpared(a)
+	r.wantDecision(ban.ActionProxy, a, ban.ReasonProxy, "")
+	r.stopDaemon()
+}
+
 // A phone at home has an old password for hours, until somebody mends it.
 func (r *rig) oldPasswordAlone(a netip.Addr, transport, account string) {
 	r.AddAddr(r.t, lab.Spare, a)
