@@ -121,6 +121,8 @@ type Config struct {
 	Meter    Meter
 	Knock    Knock
 	Tap      Tap
+	// Lists are those that SetLists may name, in their order.
+	Lists []List
 	// NetNS is a file descriptor of the network namespace to work in. 0 means that of the thread which dials: with
 	// a Writer, any thread.
 	NetNS int
@@ -134,6 +136,8 @@ type Config struct {
 	noReject bool // the kernel cannot end connections, so what is cut is dropped
 	noPaces  bool // it knows no limits of elements, so nobody is slow
 	noTap    bool // it cannot copy packets
+	// liveLists is the letter of the sets of lists that rules look into.
+	liveLists byte
 }
 
 // withDefaults fills what is unset and refuses what the kernel would misread.
@@ -182,4 +186,5 @@ func (c *Config) clonePorts() {
 	c.UDPPorts, c.TCPPorts = slices.Clone(c.UDPPorts), slices.Clone(c.TCPPorts)
 	c.ManagerPorts = slices.Clone(c.ManagerPorts)
 	c.Tap.ExceptTCPPorts = slices.Clone(c.Tap.ExceptTCPPorts)
+	c.Lists = slices.Clone(c.Lists)
 }

@@ -7,7 +7,7 @@ import (
 )
 
 // Reconfigure changes the scope, the ports, the priority, the meter and the knock of a table that is in use. The tap
-// stays as [Table.SetTap] left it, and the rest of cfg has to be as it was in Open. Rules and sets are exchanged in one
+// stays as [Table.SetTap] left it, the lists stay, and the rest of cfg has to be as it was in Open. Rules and sets are exchanged in one
 // transaction: no packet meets a chain without them, and elements and counters stay. Another priority is another chain,
 // which the kernel exchanges as it does for [Migrated]. After an error the kernel has what it had.
 func (t *Table) Reconfigure(cfg Config) error {
@@ -23,7 +23,7 @@ func (t *Table) Reconfigure(cfg Config) error {
 		return fmt.Errorf("%w: table, owner, the IPv6 prefix and the number of elements stay as they are", ErrChange)
 	}
 	cfg.NetNS, cfg.noReject, cfg.noPaces = old.NetNS, old.noReject, old.noPaces
-	cfg.Tap, cfg.noTap = old.Tap, old.noTap
+	cfg.Tap, cfg.noTap, cfg.Lists, cfg.liveLists = old.Tap, old.noTap, old.Lists, old.liveLists
 	return t.changeLocked(cfg)
 }
 

@@ -195,10 +195,15 @@ func (c *Config) preroutingRules(defs [numSets]setDef, packets, bytes [numSets]u
 		add("slow", id, isProtocol(unix.IPPROTO_UDP), sourceIn(defs[id]), drop(id))
 		add("slow", id, isProtocol(unix.IPPROTO_TCP), tcpFlags(tcpSyn|tcpAck, tcpSyn), sourceIn(defs[id]), drop(id))
 	}
-	if c.Meter.Enabled {
+	if c.hasSet(trust4) {
 		for _, id := range []setID{trust4, trust6} {
 			add("trusted", numSets, sourceIn(defs[id]), passes)
 		}
+	}
+	if len(c.Lists) > 0 {
+		add("lists of attackers", numSets, []expr.Any{&expr.Verdict{Kind: expr.VerdictJump, Chain: listsChain}})
+	}
+	if c.Meter.Enabled {
 		for _, id := range []setID{volume4, volume6} {
 			// Of bytes the kernel lets a second's rate through at once, besides the burst (nft_limit_init).
 			bytes := &expr.Limit{Type: expr.LimitTypePktBytes, Rate: max(minVolume, uint64(c.Meter.Burst)*meterBytes),

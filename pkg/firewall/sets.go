@@ -62,6 +62,8 @@ const (
 	doorway6
 	doorwayNet4
 	doorwayNet6
+	listDoor4
+	listDoor6
 	slow4
 	slow6
 	trust4
@@ -132,6 +134,8 @@ func allSets(v6bits int) [numSets]setDef {
 		doorway6:    {name: "doorway6", kind: numKinds, v6: true, shape: dynamic, bits: v6bits},
 		doorwayNet4: {name: "doorwaynet4", kind: numKinds, shape: dynamic, bits: 24},
 		doorwayNet6: {name: "doorwaynet6", kind: numKinds, v6: true, shape: dynamic, bits: 48},
+		listDoor4:   {name: "listdoor4", kind: numKinds, shape: dynamic, bits: 32, key: byPort},
+		listDoor6:   {name: "listdoor6", kind: numKinds, v6: true, shape: dynamic, bits: 128, key: byPort},
 		slow4:       {name: "slow4", kind: Slow, bits: 32},
 		slow6:       {name: "slow6", kind: Slow, v6: true, bits: v6bits},
 		trust4:      {name: "trust4", kind: Trust, bits: 32},
@@ -158,7 +162,8 @@ func (c *Config) setSize(id setID) uint32 {
 		return min(c.MaxElements, maxCut)
 	case slowFlow4, slowFlow6, slow4, slow6:
 		return min(c.MaxElements, maxSlow)
-	case meter4, meter6, volume4, volume6, door4, door6, doorway4, doorway6, doorwayNet4, doorwayNet6:
+	case meter4, meter6, volume4, volume6, door4, door6, doorway4, doorway6, doorwayNet4, doorwayNet6,
+		listDoor4, listDoor6:
 		return min(c.MaxElements, maxMeter)
 	}
 	return 0
@@ -167,8 +172,12 @@ func (c *Config) setSize(id setID) uint32 {
 // hasSet reports whether the table has the set at all.
 func (c *Config) hasSet(id setID) bool {
 	switch {
-	case id >= trust4:
+	case id == trust4 || id == trust6:
+		return c.Meter.Enabled || len(c.Lists) > 0
+	case id >= meter4:
 		return c.Meter.Enabled
+	case id == listDoor4 || id == listDoor6:
+		return len(c.Lists) > 0 && c.Knock.Port > 0
 	case id == slow4 || id == slow6 || id == slowFlow4 || id == slowFlow6:
 		return !c.noPaces
 	}

@@ -49,6 +49,8 @@ type Table struct {
 	cfg  Config // changed by Reconfigure with writeMu and stateMu held; read with either
 	defs [numSets]setDef
 
+	// listsMu is held by who exchanges the lists, before and between the times that he holds writeMu.
+	listsMu sync.Mutex
 	// writeMu is held while the kernel is changed, which may take seconds.
 	writeMu sync.Mutex
 	// writeConn is the connection that changes are sent on; it owns the table where the kernel knows owners. nil
@@ -82,6 +84,8 @@ type Table struct {
 	ruleHandles map[string][]uint64
 	// whyNoTap is why the kernel cannot copy packets.
 	whyNoTap error
+	// lists is how the lists of attackers are kept; only its holder of writeMu changes it.
+	lists listState
 	// ranges are the networks in interval sets, and how they are spread over the kernel's elements.
 	ranges [numSets]ranges
 	// ownPort is the netlink port of writeConn, by which the kernel names who made a change.
@@ -264,6 +268,9 @@ type existingTable struct {
 	packets [numSets]uint64
 	bytes   [numSets]uint64
 	differs string // why the table cannot be adopted as it is
+	// live are the sets of lists that rules look into, and listed what was counted for each list, by its counter.
+	live   byte
+	listed map[string]expr.Counter
 }
 
 func (t *Table) findExistingLocked() (existingTable, error) {
@@ -302,7 +309,7 @@ func (t *Table) findExistingLocked() (existingTable, error) {
 	}
 	f.chains = make(map[string]bool)
 	wanted := t.cfg.wantedChains(want)
-	for _, name := range []string{chainName, requestsChain, answersChain} {
+	for _, name := range slices.Concat([]string{chainName, requestsChain, answersChain}, listChainNames()) {
 		c, err := t.writeConn.Nftables.ListChain(want, name)
 		if errors.Is(err, unix.ENOENT) {
 			continue
@@ -314,6 +321,9 @@ func (t *Table) findExistingLocked() (existingTable, error) {
 		if w := chainNamed(wanted, name); w != nil && !sameChain(w, c) {
 			f.differs = "chain " + name
 		}
+	}
+	if err = t.findListsLocked(&f); err != nil {
+		return f, err
 	}
 	if !f.chains[chainName] {
 		return f, nil
@@ -361,6 +371,9 @@ func (c *Config) wantedChains(table *nftables.Table) []*nftables.Chain {
 		Hooknum:  nftables.ChainHookPrerouting,
 		Priority: nftables.ChainPriorityRef(nftables.ChainPriority(c.Priority)),
 	}}
+	for _, name := range c.liveListChains() {
+		list = append(list, &nftables.Chain{Name: name, Table: table})
+	}
 	if c.copiesPackets() {
 		list = append(list, answersChainOf(table), &nftables.Chain{Name: requestsChain, Table: table})
 	}
@@ -387,6 +400,7 @@ func sameOrBothNil[T comparable](a, b *T) bool { return a == b || a != nil && b 
 // buildLocked writes table, sets, chain and rules in one transaction, so that no packet sees half of them.
 func (t *Table) buildLocked(f existingTable, replace bool, carried []Element) error {
 	lib, table := t.writeConn.Nftables, t.tableRef()
+	t.chooseListsLocked(f, replace)
 	if replace {
 		lib.DelTable(table)
 	}
@@ -419,8 +433,13 @@ func (t *Table) buildLocked(f existingTable, replace bool, carried []Element) er
 		failed = errors.Join(failed, lib.AddSet(s, e))
 		return s
 	}
+	t.buildListSetsLocked(f, replace)
 	for _, c := range chains {
-		for _, r := range t.cfg.rulesOf(c.Name, t.defs, f.packets, f.bytes, addPorts) {
+		rules := t.cfg.listRules(c.Name, t.defs)
+		if rules == nil {
+			rules = t.cfg.rulesOf(c.Name, t.defs, f.packets, f.bytes, addPorts)
+		}
+		for _, r := range rules {
 			lib.AddRule(&nftables.Rule{Table: table, Chain: c, Exprs: r.exprs, UserData: r.userData()})
 		}
 	}
@@ -434,7 +453,7 @@ func (t *Table) emptyChainsLocked(f existingTable, wanted []*nftables.Chain) {
 	for _, c := range wanted {
 		lib.FlushChain(c) // one that was not there is there now
 	}
-	for _, name := range []string{answersChain, requestsChain} {
+	for _, name := range append(listChainNames(), answersChain, requestsChain) {
 		if f.chains[name] && chainNamed(wanted, name) == nil {
 			c := &nftables.Chain{Name: name, Table: wanted[0].Table}
 			lib.FlushChain(c)
@@ -604,6 +623,11 @@ func (t *Table) compareWithKernel() error {
 			i := slices.IndexFunc(list, func(s *nftables.Set) bool { return s.Name == d.name })
 			if i < 0 || !sameSet(cfg.kernelSet(&want, setID(id), d), list[i]) {
 				return fmt.Errorf("%w: set %s is missing or was changed", ErrGone, d.name)
+			}
+		}
+		for _, name := range listSetNames(cfg.liveLists) {
+			if !slices.ContainsFunc(list, func(s *nftables.Set) bool { return s.Name == name }) {
+				return fmt.Errorf("%w: set %s is missing", ErrGone, name)
 			}
 		}
 		for _, c := range cfg.wantedChains(&want) {

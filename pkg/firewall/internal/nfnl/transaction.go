@@ -33,6 +33,7 @@ type SetElement struct {
 	Key     Key
 	Timeout time.Duration // 0: none
 	Limit   Limit         // the element's own
+	Value   uint32        // of a map, in the machine's order; 0: none
 	End     bool          // closes an interval
 	Open    bool          // an interval up to the last address, without an end
 	Comment string
@@ -192,6 +193,12 @@ func (t *Transaction) appendElement(e *SetElement, values bool) {
 	t.closeNested(key)
 	// The kernel refuses either on the end of an interval (nft_add_set_elem in nf_tables_api.c).
 	if values && !e.End {
+		if e.Value != 0 {
+			data := t.openNested(unix.NFTA_SET_ELEM_DATA)
+			t.appendAttribute(unix.NFTA_DATA_VALUE, 4)
+			t.buf = binary.NativeEndian.AppendUint32(t.buf, e.Value)
+			t.closeNested(data)
+		}
 		if e.Timeout > 0 {
 			t.appendAttribute(unix.NFTA_SET_ELEM_TIMEOUT, 8)
 			t.buf = binary.BigEndian.AppendUint64(t.buf, uint64(max(1, e.Timeout.Milliseconds())))
@@ -280,6 +287,9 @@ func (t *Transaction) Bytes() []byte {
 // Size is about what an element takes in a message, for MaxTransaction.
 func (e *SetElement) Size() int {
 	n := 24 + e.Key.size()
+	if e.Value != 0 {
+		n += 12
+	}
 	if e.Limit.Rate > 0 {
 		n += 68
 	}
