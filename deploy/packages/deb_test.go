@@ -83,6 +83,7 @@ func TestPackages(t *testing.T) {
 		share(t, d, ".deb")
 		testRunningSystemd(t, d)
 	})
+	t.Run("repository", func(t *testing.T) { testRepository(t, filepath.Dir(old[0]), fresh) })
 	t.Run("rpm", func(t *testing.T) {
 		d := newDebian(t)
 		share(t, d, ".rpm")
