@@ -39,16 +39,26 @@ const (
 
 const secret = "not-the-secret-of-anybody"
 
-// installed is a layer above the laboratory's Debian in which the package is installed. It is made once.
-var installed = sync.OnceValues(func() (string, error) {
-	dir := filepath.Join(scratch, "installed")
+// The laboratory's trees that a machine can be made from.
+const (
+	plainDebian    = "debian"
+	otherFirewalls = "firewalls" // with fail2ban, ufw, firewalld and iptables
+)
+
+// built is the package of this tree. It is made once.
+var built = sync.OnceValues(func() (string, error) {
 	host, err := exec.Command("go", "env", "GOHOSTARCH").Output()
 	if err != nil {
 		return "", err
 	}
-	packages := filepath.Join(scratch, "packages")
-	cmd := exec.Command("../packages/build", "-arch", strings.TrimSpace(string(host)), packages)
-	cmd.Env = append(os.Environ(), "RINGWALL_VERSION=1.0.0", "SOURCE_DATE_EPOCH=1700000000")
+	return buildPackage("1.0.0", strings.TrimSpace(string(host)))
+})
+
+// buildPackage makes the package of a version, and returns its file.
+func buildPackage(version, arch string) (string, error) {
+	packages := filepath.Join(scratch, "packages-"+version)
+	cmd := exec.Command("../packages/build", "-arch", arch, packages)
+	cmd.Env = append(os.Environ(), "RINGWALL_VERSION="+version, "SOURCE_DATE_EPOCH=1700000000")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("build the package: %w\n%s", err, out)
 	}
@@ -56,7 +66,25 @@ var installed = sync.OnceValues(func() (string, error) {
 	if err != nil || len(debs) != 1 {
 		return "", fmt.Errorf("packages %q, %v; want one", debs, err)
 	}
+	return debs[0], nil
+}
+
+// installed are layers above the laboratory's trees in which the package is installed. Each is made once.
+var installed = map[string]func() (string, error){
+	plainDebian:    sync.OnceValues(func() (string, error) { return install(plainDebian) }),
+	otherFirewalls: sync.OnceValues(func() (string, error) { return install(otherFirewalls) }),
+}
+
+func install(tree string) (string, error) {
+	deb, err := built()
+	if err != nil {
+		return "", err
+	}
+	dir := filepath.Join(scratch, "installed-"+tree)
 	if err := os.Mkdir(dir, 0o755); err != nil {
+		return "", err
+	}
+	if err := os.WriteFile(filepath.Join(dir, "tree"), []byte(tree), 0o644); err != nil {
 		return "", err
 	}
 	out, err := inLayer(dir, `
@@ -64,12 +92,12 @@ var installed = sync.OnceValues(func() (string, error) {
 		mount --bind /dev "$root/dev"
 		cp "$1" "$root/package.deb"
 		unshare --net chroot "$root" /usr/bin/env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin dpkg -i /package.deb
-		rm "$root/package.deb"`, debs[0]).CombinedOutput()
+		rm "$root/package.deb"`, deb).CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("install the package: %w\n%s", err, out)
 	}
 	return dir, nil
-})
+}
 
 // scratch is where the layers are, for as long as the tests run.
 var scratch string
@@ -87,12 +115,12 @@ func TestMain(m *testing.M) {
 	}())
 }
 
-// inLayer is a shell that has a layer above the laboratory's Debian mounted at $root, in namespaces of mounts and of
-// processes: nothing outlives the first of these, however it ends.
+// inLayer is a shell that has a layer above the tree of the laboratory that the layer's file tree names mounted at
+// $root, in namespaces of mounts and of processes: nothing outlives the first of these, however it ends.
 func inLayer(layer, script string, args ...string) *exec.Cmd {
 	const mount = `
-tree=$(../lab/lab tree debian)
 layer=$1 root=$1/root
+tree=$(../lab/lab tree "$(cat "$layer/tree")")
 shift
 mount -t tmpfs run /run # where systemd-nspawn keeps its books
 exec 8>>"$tree.lock"
@@ -136,11 +164,17 @@ type machine struct {
 // boot. It returns when Ringwall hears Asterisk.
 func newMachine(t *testing.T, configuration string) *machine {
 	t.Helper()
+	return newMachineOf(t, plainDebian, configuration)
+}
+
+// newMachineOf is newMachine with another tree of the laboratory.
+func newMachineOf(t *testing.T, tree, configuration string) *machine {
+	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("needs root, for systemd-nspawn")
 	}
 	t.Parallel()
-	base, err := installed()
+	base, err := installed[tree]()
 	if err != nil {
 		t.Fatal(err)
 	}

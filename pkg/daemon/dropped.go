@@ -1,10 +1,13 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
+	"fmt"
 	"net"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -16,7 +19,9 @@ import (
 	"github.com/ringwall/ringwall/pkg/engine"
 	"github.com/ringwall/ringwall/pkg/hint"
 	"github.com/ringwall/ringwall/pkg/hosts"
+	"github.com/ringwall/ringwall/pkg/humanize"
 	"github.com/ringwall/ringwall/pkg/nftrace"
+	"github.com/ringwall/ringwall/pkg/printable"
 )
 
 const (
@@ -167,10 +172,51 @@ func LetsIn(x ban.Exemption) bool {
 	return x.Prefix.IsValid() && x.Origin != engine.OriginHost && x.Origin != originLogin
 }
 
-// TryDropped is what to do about a rule of another firewall.
+// TryDropped is the command that has another firewall let somebody in whom it drops, where it is known whose rule that
+// is.
 func TryDropped(d nftrace.Drop) string {
-	return "nft list chain " + d.Chain + "; take the rule out there, or fail2ban-client unban " +
-		d.Source.Addr().String()
+	who := humanize.Prefix(d.Source)
+	family, table, chain := splitChain(cmp.Or(d.RuleChain, d.Chain))
+	of := func(prefix string) bool { return strings.HasPrefix(chain, prefix) }
+	switch {
+	case of("f2b-"):
+		return "fail2ban-client unban " + who
+	case of("fpbx") || of("zone-"):
+		trust := "fwconsole firewall trust " + who
+		if d.RecentList != "" {
+			return takeOffRecent(d.RecentList, who) + "; " + trust
+		}
+		return trust
+	case d.RecentList != "":
+		return takeOffRecent(d.RecentList, who)
+	case of("ufw-"), of("ufw6-"):
+		return "ufw prepend allow from " + who
+	case table == "firewalld":
+		return "firewall-cmd --zone=trusted --add-source=" + who + "; the same with --permanent keeps it so"
+	case (family == "ip" || family == "ip6") && table == "filter":
+		iptables := "iptables"
+		if family == "ip6" {
+			iptables = "ip6tables"
+		}
+		_, _, hook := splitChain(d.Chain)
+		return fmt.Sprintf("%s -I %s -s %s -j ACCEPT; %s -S %s shows the rule that drops it", iptables, hook, who,
+			iptables,
+			chain)
+	}
+	return "nft list chain " + cmp.Or(d.RuleChain, d.Chain) + "; take the rule out there, or fail2ban-client unban " +
+		"" + who
+}
+
+// takeOffRecent is the command that takes an address off a list of iptables' extension recent (linux/net/netfilter/
+// xt_recent.c, recent_mt_proc_write).
+func takeOffRecent(list, who string) string {
+	return "echo -" + who + " >/proc/net/xt_recent/" + printable.String(list)
+}
+
+// splitChain splits what nftrace calls a chain.
+func splitChain(name string) (family, table, chain string) {
+	f := append(strings.SplitN(name, " ", 3), "", "", "")
+	return f[0], f[1], f[2]
 }
 
 // AsteriskIsHere reports whether an Asterisk of the configuration is on this machine, whose own prefixes these are:

@@ -33,7 +33,12 @@ type Port struct {
 // Drop is a source of which no first packet gets through a chain, to whichever of the ports.
 type Drop struct {
 	Source netip.Prefix
-	Chain  string // such as "inet filter input"
+	Chain  string // at a hook, such as "inet filter input"
+	// RuleChain is the chain of the rule that drops what goes to the last of the ports, such as "inet filter bad";
+	// where none does but the policy, Chain.
+	RuleChain string
+	// RecentList is the list of iptables' extension recent for which it is dropped, "" for none.
+	RecentList string
 }
 
 // FindDrops follows the first packet of each source to each port. Of a rule that it does not understand it believes
@@ -56,11 +61,13 @@ func FindDrops(q Question) ([]Drop, error) {
 	slices.SortStableFunc(chains, func(a, b *nftables.Chain) int { // prerouting is before input
 		return int(*a.Hooknum) - int(*b.Hooknum)
 	})
-	r := &ruleset{lib: lib, rules: make(map[chainKey][]*nftables.Rule), sets: make(map[chainKey]*nftables.Set)}
+	r := &ruleset{lib: lib, netns: q.NetNS, forwarded: q.Forward, rules: make(map[chainKey][]*nftables.Rule),
+		sets: make(map[chainKey]*nftables.Set)}
 	var drops []Drop
 	for _, source := range q.Sources[:min(len(q.Sources), maxSources)] {
-		if c := r.droppingChain(chains, source, q.Ports); c != nil {
-			drops = append(drops, Drop{source, FullName(c.Table, c.Name)})
+		if c, last := r.droppingChain(chains, source, q.Ports); c != nil {
+			drops = append(drops, Drop{source, FullName(c.Table, c.Name), FullName(c.Table, last.droppedIn),
+				last.listed})
 		}
 	}
 	return drops, nil
@@ -79,11 +86,14 @@ func (q *Question) seesPackets(c *nftables.Chain) bool {
 	return false
 }
 
-// droppingChain is the chain that drops what a source sends to each of the ports, or nil.
-func (r *ruleset) droppingChain(chains []*nftables.Chain, source netip.Prefix, ports []Port) *nftables.Chain {
+// droppingChain is the chain that drops what a source sends to each of the ports, or nil, and what it did to the last.
+func (r *ruleset) droppingChain(
+	chains []*nftables.Chain, source netip.Prefix, ports []Port,
+) (*nftables.Chain, packet) {
 	redirected := make(map[Port]bool) // by address translation, perhaps: then the input hook may not see it
 	for _, c := range chains {
 		dropped := 0
+		var last packet
 		for _, at := range ports {
 			if redirected[at] && *c.Hooknum == *nftables.ChainHookInput {
 				break
@@ -91,7 +101,7 @@ func (r *ruleset) droppingChain(chains []*nftables.Chain, source netip.Prefix, p
 			p := packet{ruleset: r, source: source.Masked(), to: at}
 			switch p.fateAtHook(c) {
 			case dropsPacket:
-				dropped++
+				dropped, last = dropped+1, p
 				continue
 			case passesPerhaps:
 				redirected[at] = redirected[at] || c.Type == nftables.ChainTypeNAT
@@ -101,18 +111,23 @@ func (r *ruleset) droppingChain(chains []*nftables.Chain, source netip.Prefix, p
 			}
 		}
 		if dropped == len(ports) {
-			return c
+			return c, last
 		}
 	}
-	return nil
+	return nil, packet{}
 }
 
 // ruleset is what was asked of the kernel so far.
 type ruleset struct {
 	lib           *nftables.Conn
+	netns         int                           // descriptor; 0: that of this process
+	forwarded     bool                          // the packets are for another machine, perhaps
 	rules         map[chainKey][]*nftables.Rule // nil where they cannot be had
 	sets          map[chainKey]*nftables.Set    // the same
+	recentLists   map[string]recentList         // of xt_recent, nil where they cannot be had
 	rulesFollowed int
+
+	hz, now uint64 // ticks a second, and ticks; 0 while nobody has asked
 }
 
 // chainKey names a chain or a set.

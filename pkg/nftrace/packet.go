@@ -17,7 +17,14 @@ type packet struct {
 	*ruleset
 	source       netip.Prefix // masked; of a network, any of its addresses
 	to           Port
-	chainsPassed int // that it came through
+	chainsPassed int            // that it came through
+	mark         registerValue  // as rules have set it
+	recentlySet  map[string]int // how often rules have put it into which list of xt_recent
+
+	// Where it was dropped: the chain of the rule, and the list of xt_recent for which the rule, or one that jumped
+	// there, was about it.
+	droppedIn, listed string
+	foundInList       string // of xt_recent, by the match that was answered last
 }
 
 // fate is what becomes of a packet in a chain or at a rule.
@@ -47,6 +54,7 @@ func (p *packet) fateAtHook(c *nftables.Chain) fate {
 	}
 	f := p.fateInChain(c.Table, c.Name)
 	if (f == goesOn || f == leavesChain) && c.Policy != nil && *c.Policy == nftables.ChainPolicyDrop {
+		p.droppedIn, p.listed = c.Name, ""
 		return dropsPacket
 	}
 	return f
@@ -61,7 +69,7 @@ func (p *packet) fateInChain(table *nftables.Table, chain string) fate {
 		if p.rulesFollowed++; p.rulesFollowed > maxRulesFollowed {
 			return passesPerhaps
 		}
-		switch f := p.fateAtRule(table, r); f {
+		switch f := p.fateAtRule(table, chain, r); f {
 		case goesOn:
 		case leavesChain:
 			return goesOn
@@ -74,25 +82,25 @@ func (p *packet) fateInChain(table *nftables.Table, chain string) fate {
 
 // fateAtRule returns what a rule does with the packet. Where it may match and may not, a drop is not certain, and
 // anything else may let it through.
-func (p *packet) fateAtRule(table *nftables.Table, r *nftables.Rule) fate {
+func (p *packet) fateAtRule(table *nftables.Table, chain string, r *nftables.Rule) fate {
 	registers := make(map[uint32]registerValue)
-	matches := yes
+	matches, list := yes, ""
 	for _, x := range r.Exprs {
 		verdict := passesPerhaps
 		switch x := x.(type) {
 		case *expr.Counter, *expr.Log:
 			continue
 		case *expr.Meta:
+			if x.SourceRegister && x.Key == expr.MetaKeyMARK {
+				p.setMark(matches, registers[x.Register])
+			}
 			registers[x.Register] = p.metaValue(x)
 			continue
 		case *expr.Payload:
 			registers[x.DestRegister] = p.payloadValue(x)
 			continue
 		case *expr.Ct:
-			registers[x.Register] = registerValue{}
-			if x.Key == expr.CtKeySTATE {
-				registers[x.Register] = knownValue(binary.NativeEndian.AppendUint32(nil, expr.CtStateBitNEW))
-			}
+			registers[x.Register] = conntrackValue(x)
 			continue
 		case *expr.Bitwise:
 			registers[x.DestRegister] = registers[x.SourceRegister].maskedBy(x)
@@ -107,13 +115,23 @@ func (p *packet) fateAtRule(table *nftables.Table, r *nftables.Rule) fate {
 			}
 			matches = bothOf(matches, p.matchSet(table, registers[x.SourceRegister], x))
 		case *expr.Match:
-			matches = bothOf(matches, p.matchMultiport(x))
+			found := p.matchExtension(x)
+			if found == yes && matches == yes && x.Name == "recent" {
+				list = p.foundInList
+			}
+			matches = bothOf(matches, found)
 			clear(registers)
 		case *expr.Reject:
 			verdict = dropsPacket
 		case *expr.Target:
-			if x.Name == "REJECT" {
+			switch x.Name {
+			case "REJECT":
 				verdict = dropsPacket
+			case "LOG", "NFLOG", "CONNMARK", "MARK", "SET":
+				verdict = goesOn
+				if x.Name == "MARK" || x.Name == "CONNMARK" {
+					p.setMark(matches, markOfTarget(x))
+				}
 			}
 		case *expr.Verdict:
 			switch x.Kind {
@@ -130,6 +148,9 @@ func (p *packet) fateAtRule(table *nftables.Table, r *nftables.Rule) fate {
 				if verdict = p.fateInChain(table, x.Chain); verdict == goesOn && x.Kind == expr.VerdictGoto {
 					verdict = leavesChain
 				}
+				if verdict == dropsPacket && p.listed == "" {
+					p.listed = list
+				}
 			}
 		case *expr.Limit, *expr.Fib, *expr.Socket, *expr.Connlimit, *expr.Exthdr, *expr.Quota, *expr.Rt, *expr.Dynset,
 			*expr.Byteorder:
@@ -142,6 +163,9 @@ func (p *packet) fateAtRule(table *nftables.Table, r *nftables.Rule) fate {
 		case *expr.Reject, *expr.Target, *expr.Verdict:
 			switch {
 			case matches == yes || verdict == passesPerhaps:
+				if v, isJump := x.(*expr.Verdict); verdict == dropsPacket && (!isJump || v.Chain == "") {
+					p.droppedIn, p.listed = chain, list
+				}
 				return verdict
 			case verdict == leavesChain:
 				return passesPerhaps
@@ -158,6 +182,8 @@ func (p *packet) fateAtRule(table *nftables.Table, r *nftables.Rule) fate {
 func (p *packet) metaValue(x *expr.Meta) registerValue {
 	switch {
 	case x.SourceRegister:
+	case x.Key == expr.MetaKeyMARK:
+		return p.mark
 	case x.Key == expr.MetaKeyNFPROTO && p.source.Addr().Is4():
 		return knownValue([]byte{unix.NFPROTO_IPV4})
 	case x.Key == expr.MetaKeyNFPROTO:
@@ -210,12 +236,143 @@ func (p *packet) matchSet(table *nftables.Table, v registerValue, x *expr.Lookup
 	return answerOf(found != x.Invert)
 }
 
-// matchMultiport answers an extension of iptables, where it is the one by which fail2ban chooses ports: multiport
-// (include/uapi/linux/netfilter/xt_multiport.h, struct xt_multiport_v1).
+// conntrackValue returns what is known of the connection that a first packet begins. Who changed its addresses is not
+// known where anybody may have.
+func conntrackValue(x *expr.Ct) registerValue {
+	switch x.Key {
+	case expr.CtKeySTATE:
+		return knownValue(binary.NativeEndian.AppendUint32(nil, expr.CtStateBitNEW))
+	case expr.CtKeySTATUS: // linux/netfilter/nf_conntrack_common.h, enum ip_conntrack_status
+		const expected, seenReply, assured, sourceNAT, destinationNAT = 1 << 0, 1 << 1, 1 << 2, 1 << 4, 1 << 5
+		const never = expected | seenReply | assured | sourceNAT | destinationNAT
+		return registerValue{low: make([]byte, 4), high: binary.NativeEndian.AppendUint32(nil, ^uint32(never))}
+	}
+	return registerValue{}
+}
+
+// setMark notes that a rule sets the mark.
+func (p *packet) setMark(matches answer, v registerValue) {
+	switch matches {
+	case yes:
+		p.mark = v
+	case perhaps:
+		p.mark = registerValue{}
+	}
+}
+
+// markOfTarget is the mark that a rule of iptables sets whatever it was before (linux/netfilter/xt_mark.h, struct
+// xt_mark_tginfo2).
+func markOfTarget(x *expr.Target) registerValue {
+	info, ok := x.Info.(*xt.Unknown)
+	if !ok || x.Name != "MARK" || x.Rev != 2 || len(*info) < 8 {
+		return registerValue{}
+	}
+	b := *info
+	if binary.NativeEndian.Uint32(b[4:]) != 1<<32-1 {
+		return registerValue{}
+	}
+	return knownValue(b[:4:4])
+}
+
+// matchExtension answers an extension of iptables.
+func (p *packet) matchExtension(x *expr.Match) answer {
+	switch x.Name {
+	case "comment":
+		return yes
+	case "multiport":
+		return p.matchMultiport(x)
+	case "recent":
+		return p.matchRecent(x)
+	case "conntrack", "state":
+		return matchConntrack(x)
+	case "addrtype":
+		return p.matchAddressType(x)
+	case "mark":
+		return p.matchMark(x)
+	case "tcp":
+		if info, ok := x.Info.(*xt.Tcp); ok && info.Option == 0 && info.FlagsMask == 0 &&
+			info.InvFlags&^xt.TcpInvDestPorts == 0 {
+			return p.matchPorts(unix.IPPROTO_TCP, info.SrcPorts, info.DstPorts, info.InvFlags != 0)
+		}
+	case "udp":
+		if info, ok := x.Info.(*xt.Udp); ok && info.InvFlags&^xt.UdpInvDestPorts == 0 {
+			return p.matchPorts(unix.IPPROTO_UDP, info.SrcPorts, info.DstPorts, info.InvFlags != 0)
+		}
+	}
+	return perhaps
+}
+
+// matchPorts answers a range of destination ports. Of the source's nothing is known.
+func (p *packet) matchPorts(protocol byte, from, to [2]uint16, invert bool) answer {
+	if p.to.Protocol != protocol {
+		return no
+	}
+	found := answerOf((to[0] <= p.to.Number && p.to.Number <= to[1]) != invert)
+	if from != [2]uint16{0, 65535} {
+		found = bothOf(found, perhaps)
+	}
+	return found
+}
+
+// matchConntrack answers a match of the connection's state alone (linux/netfilter/xt_conntrack.h and xt_state.h).
+func matchConntrack(x *expr.Match) answer {
+	const stateFlag = 1 << 0
+	const stateNew, stateSourceNAT, stateDestinationNAT = 1 << 3, 1 << 6, 1 << 7
+	var flags, inverted, states uint32
+	switch info := x.Info.(type) {
+	case *xt.ConntrackMtinfo1:
+		flags, inverted, states = uint32(info.MatchFlags), uint32(info.InvertFlags), uint32(info.StateMask)
+	case *xt.ConntrackMtinfo2:
+		flags, inverted, states = uint32(info.MatchFlags), uint32(info.InvertFlags), uint32(info.StateMask)
+	case *xt.ConntrackMtinfo3:
+		flags, inverted, states = uint32(info.MatchFlags), uint32(info.InvertFlags), uint32(info.StateMask)
+	case *xt.Unknown: // state, before conntrack had it
+		if x.Name != "state" || len(*info) < 4 {
+			return perhaps
+		}
+		flags, states = stateFlag, binary.NativeEndian.Uint32(*info)
+	default:
+		return perhaps
+	}
+	found := answerOf(states&stateNew != 0)
+	switch {
+	case flags != stateFlag:
+		return perhaps
+	case found == no && states&(stateSourceNAT|stateDestinationNAT) != 0:
+		return perhaps
+	case inverted&stateFlag != 0:
+		return negationOf(found)
+	}
+	return found
+}
+
+// matchAddressType answers whether the packet is for this machine (linux/netfilter/xt_addrtype.h).
+func (p *packet) matchAddressType(x *expr.Match) answer {
+	const invertDestination = 1 << 1
+	info, ok := x.Info.(*xt.AddrTypeV1)
+	if !ok || p.forwarded || info.Source != 0 || uint32(info.Flags)&^invertDestination != 0 {
+		return perhaps
+	}
+	return answerOf((info.Dest&(1<<unix.RTN_LOCAL) != 0) != (uint32(info.Flags)&invertDestination != 0))
+}
+
+// matchMark answers a match of the mark (linux/netfilter/xt_mark.h, struct xt_mark_mtinfo1).
+func (p *packet) matchMark(x *expr.Match) answer {
+	info, ok := x.Info.(*xt.Unknown)
+	if !ok || x.Rev != 1 || len(*info) < 9 || !p.mark.isCertain() {
+		return perhaps
+	}
+	b := *info
+	have := binary.NativeEndian.Uint32(p.mark.low) & binary.NativeEndian.Uint32(b[4:])
+	return answerOf((have == binary.NativeEndian.Uint32(b)) != (b[8] != 0))
+}
+
+// matchMultiport answers the extension by which fail2ban chooses ports (include/uapi/linux/netfilter/xt_multiport.h,
+// struct xt_multiport_v1).
 func (p *packet) matchMultiport(x *expr.Match) answer {
 	const listAt, flagsAt, invertAt, destination, either = 2, 32, 47, 1, 2
 	info, ok := x.Info.(*xt.Unknown)
-	if x.Name != "multiport" || x.Rev != 1 || !ok || len(*info) <= invertAt {
+	if x.Rev != 1 || !ok || len(*info) <= invertAt {
 		return perhaps
 	}
 	b := *info
