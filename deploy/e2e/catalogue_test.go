@@ -244,7 +244,7 @@ func oneChallenge(headers ...string) func(*assailant, int) int {
 // iaxGuesses register with wrong passwords by IAX2.
 func iaxGuesses(user string) func(*assailant, int) int {
 	return func(a *assailant, try int) int {
-		conn, err := a.dial("udp", "10.99.0.1:4569")
+		conn, err := a.dial("udp", 4569)
 		if err != nil {
 			return 0
 		}
@@ -289,7 +289,9 @@ func iaxGuesses(user string) func(*assailant, int) int {
 	}
 }
 
-func (a *assailant) dial(network, to string) (conn net.Conn, err error) {
+// dial opens a connection to one of Asterisk's ports.
+func (a *assailant) dial(network string, port uint16) (conn net.Conn, err error) {
+	to := netip.AddrPortFrom(a.Server().Addr(), port).String()
 	err = a.r.Do(lab.Attacker, func() error {
 		d := net.Dialer{Timeout: answerTime, LocalAddr: &net.TCPAddr{IP: a.addr.AsSlice()}}
 		if network == "udp" {
@@ -304,7 +306,7 @@ func (a *assailant) dial(network, to string) (conn net.Conn, err error) {
 // webGuesses ask Asterisk's web server.
 func webGuesses(request func(try int) string) func(*assailant, int) int {
 	return func(a *assailant, try int) int {
-		conn, err := a.dial("tcp", "10.99.0.1:8088")
+		conn, err := a.dial("tcp", 8088)
 		if err != nil {
 			return 0
 		}
@@ -327,6 +329,9 @@ const (
 )
 
 var (
+	overIPv6      = lab.AgentOptions{IPv6: true}
+	overTCPOnIPv6 = lab.AgentOptions{Transport: "tcp", IPv6: true}
+
 	overTCP = lab.AgentOptions{Transport: "tcp"}
 	overTLS = lab.AgentOptions{Transport: "tls"}
 	overWS  = lab.AgentOptions{Transport: "ws"}
@@ -427,7 +432,25 @@ func catalogue() []attack {
 			most: 1},
 		attack{name: "wrong passwords, 0xff in the digest's user", send: replaced(`username="`, "username=\"\xff"), most: 6},
 	)
-	return list
+	return append(list,
+		attack{name: "IPv6: wrong passwords, UDP", way: overIPv6, send: guesses("REGISTER", "%s-%d"), most: 6},
+		attack{name: "IPv6: wrong passwords, TCP", way: overTCPOnIPv6, send: guesses("REGISTER", "%s-%d"), most: 6},
+		attack{name: "IPv6: wrong passwords, Call-ID with 0xff, UDP", way: overIPv6,
+			send: guesses("REGISTER", "%s-%d\xff"), most: 1},
+		attack{name: "IPv6: wrong passwords, Call-ID with 0xff, TCP", way: overTCPOnIPv6,
+			send: guesses("REGISTER", "%s-%d\xff"), most: 1},
+		attack{name: "IPv6: the right password, Call-ID with 0xff, UDP", way: overIPv6,
+			send: rightPassword("REGISTER"), most: 1},
+		attack{name: "IPv6: OPTIONS by a scanner's program", way: overIPv6,
+			send: names("OPTIONS", friendlyScanner), most: 1},
+		attack{name: "IPv6: OPTIONS of many names", way: overIPv6,
+			send: names("OPTIONS", plainAgent), most: 24, every: 4},
+		attack{name: "IPv6: wrong passwords, 0xff behind Via", way: overIPv6, send: behind("Via")},
+		attack{name: "IPv6: IAX2, wrong passwords", way: overIPv6, send: iaxGuesses("known"), most: 6},
+		attack{name: "IPv6: ARI, wrong passwords", way: overIPv6, send: webGuesses(func(try int) string {
+			return httpRequest("/ari/asterisk/info", basic("known", fmt.Sprint("wrong", try)))
+		}), most: 3},
+	)
 }
 
 // outcome is what became of one attack.
@@ -489,8 +512,13 @@ func (a *assailant) run(row *attack) (o outcome) {
 	return o
 }
 
-// attackOf is the address of an attack, in a network of its own.
-func attackOf(row, host int) netip.Addr { return ip4(100+row, host) }
+// addressOf is the address of an attack, in a network of its own: one of /24, or /48.
+func addressOf(rows []attack, i, host int) netip.Addr {
+	if rows[i].way.IPv6 {
+		return netip.MustParseAddr(fmt.Sprintf("fd99:0:%x%02x::1", host, 100+i))
+	}
+	return ip4(100+i, host)
+}
 
 // attackers is how many attack at the same time.
 const attackers = 10
@@ -501,7 +529,7 @@ func runAll(r *rig, rows []attack, host int, wanted func(i int) bool) []outcome 
 	places := make(chan struct{}, attackers)
 	var all sync.WaitGroup
 	for i := range rows {
-		addr := attackOf(i, host)
+		addr := addressOf(rows, i, host)
 		r.AddAddr(r.t, lab.Attacker, addr)
 		o := rows[i].way
 		o.Local, o.Timeout = addr, answerTime
@@ -523,7 +551,7 @@ func runAll(r *rig, rows []attack, host int, wanted func(i int) bool) []outcome 
 	all.Wait()
 	for i := range rows {
 		if !wanted(i) {
-			x := r.explanationOf(attackOf(i, host))
+			x := r.explanationOf(addressOf(rows, i, host))
 			out[i].banned, out[i].attempts = x.Ban != nil, x.Attempts
 		}
 	}
@@ -545,13 +573,18 @@ func (told toldBy) add(frames []lab.Frame) {
 // catalogueLab is an Asterisk that has all that is attacked.
 func catalogueLab(t *testing.T) *lab.Lab {
 	return lab.Start(t, lab.Options{Version: 22, HTTPAMI: true,
-		Edit: func(file, content string) string { return addAccounts(file, forTheWire(file, content)) },
+		Edit: func(file, content string) string {
+			if file == "http.conf" {
+				content = strings.Replace(content, "bindaddr = 0.0.0.0\n", "bindaddr = ::\n", 1)
+			}
+			return addAccounts(file, forTheWire(file, content))
+		},
 		Files: map[string]string{
 			"hep.conf":                 example(t, "hep.conf"),
 			"extensions_ringwall.conf": example(t, "extensions_ringwall.conf"),
 			"ari.conf":                 "[general]\nenabled = yes\n[known]\ntype = user\npassword = right\n",
 			"websocket_client.conf":    "",
-			"iax.conf": "[general]\nbindport = 4569\n" +
+			"iax.conf": "[general]\nbindaddr = [::]:4569\n" +
 				"[known]\ntype = friend\nsecret = right\nhost = dynamic\ncontext = from-internal\n",
 		}})
 }
@@ -622,7 +655,7 @@ func TestCatalogueOfAttacks(t *testing.T) {
 		"|---|---|---|---|---|---|---|\n")
 	for i := range rows {
 		row, tap, hep := &rows[i], &byTap[i], &byHEP[i]
-		isTold := told[attackOf(i, 1)]+told[attackOf(i, 2)] > 0
+		isTold := told[addressOf(rows, i, 1)]+told[addressOf(rows, i, 2)] > 0
 		first := tap
 		if !tap.banned {
 			first = hep
