@@ -31,7 +31,7 @@ type Options struct {
 func (o Options) tree() tree { return tree(o.Root) }
 
 // What a change does. Only what setup itself wrote is replaced.
-const actionCreate, actionAppend, actionReplace = "create", "append", "replace"
+const actionCreate, actionAppend, actionInsert, actionReplace = "create", "append", "insert", "replace"
 
 // A Change is one thing that will be written.
 type Change struct {
@@ -41,6 +41,7 @@ type Change struct {
 
 	entry entry
 	text  string
+	whole string // the file, where text is inserted
 	mode  fs.FileMode
 	owner owner
 }
@@ -184,15 +185,37 @@ func (p *Plan) readConfiguration() error {
 			"%s names no Asterisk of this machine", o.Config)
 	}
 	p.Address, p.User, p.secret = local.Address, local.Username, local.Secret.Reveal()
-	p.Kept = append(p.Kept, o.Config)
 	if want := p.address(); !p.listensAt(p.Address) {
 		p.Notes = append(p.Notes, fmt.Sprintf("%s has Asterisk at %s, and by manager.conf it is at %s: change that "+
 			"line", o.Config, p.Address, want))
 	}
 	if p.Flavour == Wazo && cfg.Policy.Trust.Match == nil {
-		p.Notes = append(p.Notes, "Wazo's phones have names that nobody guesses. Let only those earn trust; in "+
-			o.Config+", below policy: trust: {match: '"+wazoAccounts+"'}")
+		return p.planWazoTrust(env)
 	}
+	p.Kept = append(p.Kept, o.Config)
+	return nil
+}
+
+// planWazoTrust plans the line by which only Wazo's own names earn trust, in a configuration that is there. Where that is
+// laid out otherwise than the packages do it, its owner is told instead.
+func (p *Plan) planWazoTrust(env config.Environment) error {
+	file := p.options.Config
+	b, err := p.options.tree().read(file)
+	if err != nil {
+		return unreadable(err)
+	}
+	block := trustBegin + "\n  trust: {match: \"" + wazoAccounts + "\"}\n" + trustEnd + "\n"
+	before, after, ok := strings.Cut("\n"+string(b), "\npolicy:\n")
+	whole := strings.TrimPrefix(before+"\npolicy:\n"+block+after, "\n")
+	cfg, _, err := config.Parse(strings.NewReader(whole), file, env)
+	if !ok || err != nil || cfg.Policy.Trust.Match == nil {
+		p.Kept = append(p.Kept, file)
+		p.Notes = append(p.Notes, "Wazo's phones have names that nobody guesses. Let only those earn trust; in "+file+
+			", below policy: trust: {match: \""+wazoAccounts+"\"}")
+		return nil
+	}
+	p.add(Change{Action: actionInsert, Path: file, text: block, whole: whole,
+		entry: entry{Kind: ofBlock, SHA256: checksum(block)}})
 	return nil
 }
 
@@ -395,6 +418,8 @@ func (p *Plan) Apply() error {
 			err = t.replace(c.Path, c.text)
 		case c.entry.Kind == ofFile:
 			err = t.create(c.Path, c.text, c.mode, c.owner)
+		case c.Action == actionInsert:
+			err = t.replace(c.Path, c.whole)
 		case c.entry.Kind == ofBlock:
 			text := c.text
 			if c.entry.LineEnd {

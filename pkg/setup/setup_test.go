@@ -350,6 +350,46 @@ func TestWhatIsThereAlreadyStays(t *testing.T) {
 	}
 }
 
+func TestOnWazoOnlyItsOwnNamesEarnTrust(t *testing.T) {
+	const packaged = "# A remark.\nasterisk:\n  - address: 127.0.0.1:5038\n    username: ringwall\n    secret_file: /etc/ringwall/ami-secret\n" +
+		"\npolicy:\n  # another\n  mode: observe\n"
+	for name, row := range map[string]struct {
+		yaml  string
+		match string
+		note  bool
+	}{
+		"as packaged":      {packaged, "^[a-z0-9]{8}$", false},
+		"said already":     {packaged + "  trust: {match: '^x$'}\n", "^x$", false},
+		"other trust":      {packaged + "  trust: {ttl: 1h}\n", "", true},
+		"no policy":        {packaged[:strings.Index(packaged, "\npolicy")], "", true},
+		"policy in a line": {packaged[:strings.Index(packaged, "\npolicy")] + "policy: {mode: observe}\n", "", true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			files := maps.Clone(layouts[setup.Wazo])
+			files["/etc/ringwall/ringwall.yaml"], files["/etc/ringwall/ami-secret"] = row.yaml, "abc\n"
+			o := machine(t, files)
+			before := picture(t, o.Root)
+			p := apply(t, o)
+			if note := strings.Contains(strings.Join(p.Notes, ""), "trust: {match"); note != row.note {
+				t.Errorf("notes %q", p.Notes)
+			}
+			_, _, cfg := loginAt(t, o, p.ManagerConf)
+			have := ""
+			if cfg.Policy.Trust.Match != nil {
+				have = cfg.Policy.Trust.Match.String()
+			}
+			if have != row.match {
+				t.Errorf("match is %q, want %q", have, row.match)
+			}
+			if again := prepare(t, o); len(again.Changes) > 0 {
+				t.Errorf("said again it would write %+v", again.Changes)
+			}
+			undo(t, o)
+			compare(t, before, picture(t, o.Root))
+		})
+	}
+}
+
 func TestAnUndoKeepsWhatWasChangedSince(t *testing.T) {
 	const custom, user = "/etc/asterisk/manager_custom.conf", "/etc/asterisk/ringwall_manager.conf"
 	const yaml = "/etc/ringwall/ringwall.yaml"

@@ -16,6 +16,20 @@ const (
 	endMark   = "; Ringwall ends"
 )
 
+// The lines around what is put into Ringwall's own configuration.
+const (
+	trustBegin = "  # ringwall setup begins (for Wazo: lines there have names that nobody guesses; only these earn trust)"
+	trustEnd   = "  # ringwall setup ends"
+)
+
+// marksOf are the lines around what was put into a file.
+func marksOf(file string) (begin, end string) {
+	if path.Ext(file) == ".conf" {
+		return beginMark, endMark
+	}
+	return trustBegin, trustEnd
+}
+
 // block is what includes a file, which may be missing: a plain #include of a missing file has Asterisk refuse all of
 // manager.conf.
 func block(file string) string {

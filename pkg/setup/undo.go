@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path"
 	"slices"
 	"strings"
 
@@ -59,13 +60,13 @@ func (u *Undo) each(only bool) error {
 			if err != nil {
 				return err
 			}
-			keptIncluded = keptIncluded || !done.Removed && strings.HasSuffix(e.Path, ".conf") && done.Why == changedSince
+			keptIncluded = keptIncluded || !done.Removed && path.Ext(e.Path) == ".conf" && done.Why == changedSince
 			u.Things = append(u.Things, done)
 		}
 	}
 	for _, e := range blocks {
 		done := Undone{Path: e.Path, What: linesOfIt, Why: "they include a file that stays"}
-		if !keptIncluded {
+		if !keptIncluded || path.Ext(e.Path) != ".conf" {
 			var err error
 			if done, err = u.removeBlock(e, only); err != nil {
 				return err
@@ -128,6 +129,7 @@ func (u *Undo) removeBlock(e entry, only bool) (Undone, error) {
 		return done, unreadable(err)
 	}
 	text := string(b)
+	beginMark, endMark := marksOf(e.Path)
 	begin := strings.Index(text, beginMark)
 	if begin < 0 {
 		done.Why = "they are gone already"
@@ -178,7 +180,7 @@ func (u *Undo) removeFolder(e entry, only bool) (Undone, error) {
 }
 
 // willGo says whether an undo that has not been made yet removes a file.
-func (u *Undo) willGo(path string) bool {
-	return path == journalPath(u.options.Config) ||
-		slices.ContainsFunc(u.Things, func(d Undone) bool { return d.Path == path && d.What == "file" && d.Removed })
+func (u *Undo) willGo(file string) bool {
+	return file == journalPath(u.options.Config) ||
+		slices.ContainsFunc(u.Things, func(d Undone) bool { return d.Path == file && d.What == "file" && d.Removed })
 }

@@ -136,7 +136,7 @@ func (c *commands) sayPlan(p *setup.Plan) {
 		flavour = string(p.Flavour)
 	}
 	c.sayf("Found %s: %s, the Manager Interface at %s.", flavour, p.ManagerConf, p.Address)
-	verbs := map[string]string{"create": "Create ", "append": "Append to ", "replace": "Write anew "}
+	verbs := map[string]string{"create": "Create ", "append": "Append to ", "insert": "Put into ", "replace": "Write anew "}
 	for _, change := range p.Changes {
 		end := ""
 		if change.Lines != "" {
