@@ -25,6 +25,7 @@ type Ban struct {
 	DoorShut bool       `json:"door_shut,omitempty"`
 	Number   int        `json:"number"` // 1 for the first ban of this source, 2 for the second, …
 	Comment  string     `json:"comment,omitempty"`
+	Origin   string     `json:"origin,omitempty"` // the node of the fleet that told of it; empty: this one
 	PBX      string     `json:"pbx"`
 	Accounts []string   `json:"accounts"`       // names that were tried, of Evidence; not stored
 	Attempts int        `json:"attempts"`       // that led to it, and since

@@ -29,6 +29,7 @@ type Decision struct {
 	Flow      Flow          // that was cut
 	Duration  time.Duration // of the ban, grace or trust; 0 where none applies
 	PBX       string        // name of the Asterisk
+	Origin    string        // the node of the fleet that told of it; empty: this one
 	Detail    string        // for a person: what happened, without bytes from the wire
 	Place                   // of Source, else of Prefix; filled in when it is shown
 }
@@ -52,6 +53,7 @@ type decisionJSON struct {
 	Flow      *Flow        `json:"flow,omitempty"`
 	Duration  float64      `json:"duration_seconds"`
 	PBX       string       `json:"pbx"`
+	Origin    string       `json:"origin,omitempty"`
 	Detail    string       `json:"detail,omitempty"`
 	Place
 }
@@ -63,7 +65,7 @@ func (d Decision) MarshalJSON() ([]byte, error) {
 		Score: Round(d.Score), Account: d.Account, Transport: d.Transport.String(), Proven: d.Proven,
 		Duration: d.Duration.Seconds(), PBX: d.PBX, Detail: d.Detail, Place: d.Place,
 	}
-	line.Scope = d.Scope
+	line.Scope, line.Origin = d.Scope, d.Origin
 	if d.Scope != "" && d.Scope != ScopeFlow {
 		line.Closes = &d.Closes
 	}
@@ -90,7 +92,7 @@ func (d *Decision) UnmarshalJSON(text []byte) error {
 		Points: line.Points, Score: line.Score, Account: line.Account, Service: event.ServiceNamed(line.Service),
 		Transport: event.TransportNamed(line.Transport), Proven: line.Proven,
 		SeenBy: event.SensorNamed(line.SeenBy), Duration: time.Duration(line.Duration * float64(time.Second)),
-		PBX:    line.PBX,
+		PBX: line.PBX, Origin: line.Origin,
 		Detail: line.Detail, Place: line.Place, Scope: line.Scope,
 	}
 	if line.Closes != nil {

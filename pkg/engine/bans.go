@@ -31,6 +31,7 @@ type activeBan struct {
 	shut    int64      // when they shut it, ns; 0 if they did not
 	opens   int64      // when the door opens, ns: nothing passes before
 	manual  bool       // a person said so
+	origin  string     // the node of the fleet that told of it; empty: this one
 	number  int        // the how manieth ban of the source within ban.memory, from 1 on
 	comment string     // of a person, or about a network
 
@@ -365,7 +366,7 @@ func (e *Engine) endDueBan(t timer, out []ban.Decision) []ban.Decision {
 func (e *Engine) unbanDecision(b *activeBan, reason ban.Reason) ban.Decision {
 	d := ban.Decision{Time: utcTime(e.now), Action: ban.ActionUnban, Source: b.source, Prefix: b.prefix, Reason: reason,
 		Proven: b.proven, Scope: e.scopeOf(b), Closes: b.closes, PBX: e.pbxName(b.pbx)}
-	if b.manual || b.reason == ban.ReasonAdopted {
+	if b.manual || b.reason == ban.ReasonAdopted || b.origin != "" {
 		d.PBX = ""
 	}
 	if b.reason == ban.ReasonTest {

@@ -65,7 +65,7 @@ func (e *Engine) trustContact(k sourceKey, a netip.Addr, pbx string, out []ban.D
 		t.since, t.endReported, t.failures = e.now, false, nil
 		e.setTrustTimer(t, until)
 	}
-	t.until, t.lastLogin = max(t.until, until), e.now
+	t.until, t.lastLogin, t.origin = max(t.until, until), e.now, ""
 	if fresh {
 		out = append(out, ban.Decision{Time: utcTime(e.now), Action: ban.ActionTrust, Source: a, Prefix: e.prefixOf(k),
 			Reason: ban.ReasonRegistered, Proven: true, Duration: time.Duration(t.until - e.now), PBX: pbx})

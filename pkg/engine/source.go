@@ -91,7 +91,7 @@ func (e *Engine) touchSource(k sourceKey, s *source) *source {
 		_, s.hasTrust = e.trusts[k]
 		if b := e.bans[e.prefixOf(k)]; b != nil {
 			s.banned = true
-			if !b.observed && !b.manual && b.reason != ban.ReasonAdopted {
+			if !b.observed && !b.manual && b.reason != ban.ReasonAdopted && b.origin == "" {
 				s.bans = uint8(min(b.number, math.MaxUint8))
 				e.sources.detailsOf(s).lastBanEnd = b.until
 			}

@@ -78,9 +78,9 @@ func (e *Engine) describeBan(b *activeBan, evidence bool) ban.Ban {
 		Duration: time.Duration(b.until - b.since).Seconds(), Left: ban.Round(time.Duration(b.until - e.now).Seconds()),
 		Score: ban.Round(float64(b.score)), Proven: b.proven, Observed: b.observed, Manual: b.manual, Number: b.number,
 		Comment: b.comment, Attempts: b.attempts, Leak: b.leak.describe(), Scope: e.scopeOf(b), Closes: b.closes,
-		DoorShut: e.doorShut(b),
+		DoorShut: e.doorShut(b), Origin: b.origin,
 	}
-	if !b.manual && b.reason != ban.ReasonAdopted {
+	if !b.manual && b.reason != ban.ReasonAdopted && b.origin == "" {
 		d.PBX = e.pbxName(b.pbx)
 	}
 	if evidence && len(b.evidence) > 0 {
@@ -232,7 +232,7 @@ func (e *Engine) restoreBan(b ban.Ban) {
 	n := &activeBan{
 		prefix: p, source: b.Source, since: b.Since.UnixNano(), until: until, reason: b.Reason, score: float32(b.Score),
 		proven: b.Proven, manual: b.Manual, number: b.Number, comment: b.Comment, attempts: b.Attempts,
-		closes: b.Closes,
+		closes: b.Closes, origin: b.Origin,
 	}
 	if b.DoorShut {
 		n.knocks = knocksAnswered

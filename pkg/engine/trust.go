@@ -23,7 +23,8 @@ type trust struct {
 	lastLogin   int64
 	timerAt     int64 // of the one timer that counts; others of this source are left over
 	endReported bool
-	revoked     bool // it ended early: only a login brings it back
+	origin      string // the node of the fleet that told of it; empty: it is of this one
+	revoked     bool   // it ended early: only a login brings it back
 
 	proxyUntil   int64 // until then it is a proxy; see detectProxy
 	noProxyUntil int64 // until then it is none, whoever logs in; see isThief
@@ -109,7 +110,7 @@ func (j *judgement) grantTrust(s *source, id uint64) {
 		}
 		j.engine.setTrustTimer(t, j.now+int64(j.policy.Trust.TTL))
 	}
-	t.until, t.lastLogin = j.now+int64(j.policy.Trust.TTL), j.now
+	t.until, t.lastLogin, t.origin = j.now+int64(j.policy.Trust.TTL), j.now, ""
 	if _, ok := t.accounts[id]; !ok && len(t.accounts) < accountsPerTrust {
 		t.accounts[id] = truncateAccount(j.event.Account)
 	}

@@ -114,7 +114,7 @@ func (p *Pipeline) kernelChangesLocked(d *ban.Decision) []firewall.Change {
 	el := engine.Element{Kind: engine.BanOfPrefix, Prefix: d.Prefix, Closes: d.Closes, Left: d.Duration}
 	switch {
 	case d.Action == ban.ActionBan || d.Action == ban.ActionExtend:
-		el.Manual = d.Reason == ban.ReasonManual
+		el.Manual = d.Reason == ban.ReasonManual && d.Origin == ""
 	case d.Action == ban.ActionUnban && d.Reason != ban.ReasonExpired: // those the kernel ends itself
 		el.Remove = true
 	default:

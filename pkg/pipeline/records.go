@@ -16,7 +16,7 @@ func CountsOffence(b *ban.Ban) bool {
 	case ban.ReasonManual, ban.ReasonAdopted, ban.ReasonNetwork:
 		return false
 	}
-	return !b.Manual && b.Number > 0
+	return !b.Manual && b.Number > 0 && b.Origin == ""
 }
 
 // recordsLocked appends what is to be stored of what a decision is about.

@@ -69,12 +69,14 @@ type codec struct {
 }
 
 // banFlags are what a ban begins with. Of before there are the first two.
-func (c *codec) banFlags(b *ban.Ban) {
+func (c *codec) banFlags(b *ban.Ban) (ofFleet bool) {
 	udp, manager, sip := flagsOf(b.Closes)
-	c.flags(&b.Proven, &b.Manual, &udp, &manager, &b.DoorShut, &sip)
+	ofFleet = b.Origin != ""
+	c.flags(&b.Proven, &b.Manual, &udp, &manager, &b.DoorShut, &sip, &ofFleet)
 	if c.reading {
 		b.Closes = closesOf(udp, manager, sip)
 	}
+	return ofFleet
 }
 
 // flagsOf is what a ban closes, in flags; none is everything.
@@ -96,7 +98,7 @@ func closesOf(udp, manager, sip bool) ban.Closes {
 }
 
 func (c *codec) ban(b *ban.Ban) {
-	c.banFlags(b)
+	ofFleet := c.banFlags(b)
 	c.addr(&b.Source)
 	c.time(&b.Since)
 	c.time(&b.Until)
@@ -105,6 +107,9 @@ func (c *codec) ban(b *ban.Ban) {
 	c.int(&b.Number)
 	textField(c, &b.Comment, maxText)
 	textField(c, &b.PBX, maxName)
+	if ofFleet {
+		textField(c, &b.Origin, maxName)
+	}
 	c.int(&b.Attempts)
 	latest := b.Evidence[max(0, len(b.Evidence)-MaxEvidence):]
 	if n := c.length(len(latest), MaxEvidence); c.reading && n > 0 {
@@ -187,9 +192,10 @@ func (c *codec) decision(d *ban.Decision) {
 		return
 	}
 	service, transport, duration := d.Service.String(), d.Transport.String(), int(d.Duration)
+	ofFleet := d.Origin != ""
 	cut, sensor, bySensor := d.Flow.IsValid(), d.SeenBy.String(), d.SeenBy != event.ByAMI
 	udp, manager, sip := flagsOf(d.Closes)
-	c.flags(&d.Proven, &udp, &manager, &cut, &bySensor, &sip) // of before there is the first
+	c.flags(&d.Proven, &udp, &manager, &cut, &bySensor, &sip, &ofFleet) // of before there is the first
 	textField(c, &d.Action, maxName)
 	textField(c, &d.Reason, maxName)
 	c.float(&d.Points)
@@ -204,6 +210,9 @@ func (c *codec) decision(d *ban.Decision) {
 	}
 	c.int(&duration)
 	textField(c, &d.PBX, maxName)
+	if ofFleet {
+		textField(c, &d.Origin, maxName)
+	}
 	textField(c, &d.Detail, maxDetail)
 	if c.reading && len(c.b) > 0 || !c.reading && d.Scope != "" { // which those of before have not
 		textField(c, &d.Scope, maxName)

@@ -56,7 +56,8 @@ func drawBan(t *property.T) ban.Ban {
 		Prefix: drawPrefix(t), Source: drawAddr(t), Since: drawTime(t), Until: drawTime(t),
 		Reason: ban.Reason(drawText(t, maxName)), Score: property.AnyFloat(t), Proven: property.Bool(t),
 		Manual: property.Bool(t), Number: property.AnyInt(t), Comment: drawText(t, maxText),
-		PBX: drawText(t, maxName), Attempts: property.AnyInt(t), Closes: drawCloses(t), DoorShut: property.Bool(t),
+		PBX: drawText(t, maxName), Origin: drawText(t, maxName), Attempts: property.AnyInt(t), Closes: drawCloses(t),
+		DoorShut: property.Bool(t),
 	}
 	for range property.Count(t, 0, MaxEvidence) {
 		var placed ban.Evidence
@@ -137,6 +138,7 @@ func TestRecordsComeBackAsTheyWere(t *testing.T) {
 		}
 		want.Proven, want.Points, want.Duration = property.Bool(t), 4, time.Hour
 		want.Closes = drawCloses(t)
+		want.Origin = property.OneOf(t, "", "pbx2")
 		want.SeenBy = property.OneOf(t, event.ByAMI, event.ByTap, event.ByHEP, event.ByDialplan)
 		want.Service, want.Transport, want.Action, want.Reason = event.PJSIP, event.TLS, ban.ActionBan,
 			ban.ReasonLogin
