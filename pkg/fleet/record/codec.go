@@ -156,7 +156,7 @@ func (r *Record) check() error {
 		return ErrMalformed
 	case r.Kind != Ban && (r.Reason != "" || r.Closes != ban.ClosesAll || r.Proven || r.Evidence != ""):
 		return ErrMalformed
-	case r.Kind == Ban && (!slices.Contains(ban.Reasons(), r.Reason) || r.Closes == ban.ClosesManager):
+	case r.Kind == Ban && (!slices.Contains(ban.Reasons(), r.Reason) || r.Closes.IsOfService()):
 		return ErrMalformed
 	case r.Kind == Ban && !r.Proven && r.Closes != ban.ClosesUDP: // what could be forged closes UDP alone
 		return ErrMalformed
