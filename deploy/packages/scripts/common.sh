@@ -66,6 +66,8 @@ Ringwall is installed. It will start with the machine, but not yet: Asterisk doe
   3. systemctl start ringwall
   4. ringwall doctor
 
+Or let ringwall setup do 1 and 2: it shows what it will write, and asks.
+
 It bans nobody yet, and says whom it would ban. To ban: mode: enforce in $config,
 then: systemctl reload ringwall
 
