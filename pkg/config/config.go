@@ -13,6 +13,7 @@ type Config struct {
 	Geo      Geo        `yaml:"geo"`
 	Firewall Firewall   `yaml:"firewall"`
 	Sensors  Sensors    `yaml:"sensors"`
+	Fleet    Fleet      `yaml:"fleet"`
 	Metrics  Metrics    `yaml:"metrics"`
 	Control  Control    `yaml:"control"`
 	State    State      `yaml:"state"`
@@ -287,6 +288,43 @@ type Meter struct {
 	Enabled bool   `yaml:"enabled"`
 	Rate    uint64 `yaml:"rate"`  // packets a second
 	Burst   uint32 `yaml:"burst"` // packets
+}
+
+// Fleet is what this node tells others, and takes from them, over NATS. Without servers there is none.
+type Fleet struct {
+	Servers         []string  `yaml:"servers"`
+	CredentialsFile string    `yaml:"credentials_file"`
+	TLS             FleetTLS  `yaml:"tls"`
+	Name            string    `yaml:"name"`
+	Node            string    `yaml:"node"` // "": of the host
+	Share           []Shared  `yaml:"share"`
+	Accept          []Shared  `yaml:"accept"`
+	Quorum          int       `yaml:"quorum"`
+	MaxPrefix       MaxPrefix `yaml:"max_prefix"`
+	MaxRecords      int       `yaml:"max_records"` // of one node
+	Rate            int       `yaml:"rate"`        // records a minute of one node
+}
+
+// FleetTLS is the encryption of the connection to a fleet's servers.
+type FleetTLS struct {
+	CAFile     string `yaml:"ca_file"`
+	ServerName string `yaml:"server_name"`
+}
+
+// Shared is what nodes of a fleet tell each other.
+type Shared string
+
+// The values of share and accept.
+const (
+	SharedBans  Shared = "bans"
+	SharedTrust Shared = "trust"
+	SharedAllow Shared = "allow"
+)
+
+// MaxPrefix is the widest that other nodes may ban, unban or allow, in bits.
+type MaxPrefix struct {
+	IPv4 int `yaml:"ipv4"`
+	IPv6 int `yaml:"ipv6"`
 }
 
 // Metrics is the listener of Prometheus' metrics and of the status page; an empty Listen turns both off.

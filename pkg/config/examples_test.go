@@ -150,6 +150,9 @@ func TestReferenceHasEveryDefault(t *testing.T) {
 	if len(got.Policy.Proxies.Addresses) == 0 {
 		got.Policy.Proxies.Addresses = nil
 	}
+	if len(got.Fleet.Servers) == 0 {
+		got.Fleet.Servers = nil
+	}
 	if len(got.Policy.Signatures.Files) == 0 {
 		got.Policy.Signatures.Files = nil
 	}

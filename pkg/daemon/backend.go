@@ -274,10 +274,12 @@ func (b backend) Unban(ctx context.Context, req api.UnbanRequest) (api.UnbanResu
 	}
 	slices.SortFunc(result.Removed, func(a, b netip.Prefix) int { return cmp.Compare(a.String(), b.String()) })
 	result.Note = b.awaitDisk(ctx)
+	graceEnd := time.Time{}
 	if req.Grace > 0 {
-		until := at.Add(req.Grace)
-		result.Grace = &until
+		graceEnd = at.Add(req.Grace)
+		result.Grace = &graceEnd
 	}
+	b.fleet.unban(graceEnd, within, source)
 	if result.Count == 0 && result.RestrictionCount == 0 && !req.All {
 		result.Note = "nothing banned it"
 		if pardon.Observed {
@@ -366,6 +368,9 @@ func (b backend) Allow(ctx context.Context, req api.AllowRequest) (api.AllowResu
 		result.Until = &until
 	}
 	unsaved := b.saveAllow(ctx, req, until)
+	if req.Host == "" && (result.Removed || !req.Remove) {
+		b.fleet.allow(req.Prefix, until, req.Remove)
+	}
 	result.Lasting = unsaved == ""
 	if req.Host != "" && !req.Remove {
 		b.allowSources.addHost(req.Host)

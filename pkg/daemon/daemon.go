@@ -78,6 +78,7 @@ type Daemon struct {
 	ports    *asteriskPorts
 	drops    *othersDrops // nil in a dry run
 	sensors  *sensors
+	fleet    *fleetNode
 
 	// Who must not be banned.
 	allowSources *allowSources
@@ -139,6 +140,7 @@ func New(o Options) (_ *Daemon, err error) {
 			d.config.path, "err", err)
 	}
 	d.ports = newPorts(cfg, o.NetNS, d.log)
+	d.fleet = &fleetNode{daemon: d}
 	judge := engine.New(cfg.Policy)
 	if !o.DryRun {
 		judge.WatchLeaks()
@@ -146,6 +148,7 @@ func New(o Options) (_ *Daemon, err error) {
 	d.pipeline = pipeline.New(pipeline.Config{
 		Clock: cmp.Or(o.clock, pipeline.NewClock(d.started)), Engine: judge, Metrics: d.metrics, History: d.feed,
 		Announcer: d.announcer,
+		Tell:      d.fleet.tell,
 		Log:       d.log, Meter: cfg.Firewall.Meter.Enabled, Decided: d.ports.eventDecided,
 	})
 	d.allowed = newAllowFile(cfg.State.Path, d.log)
@@ -171,6 +174,7 @@ func New(o Options) (_ *Daemon, err error) {
 	d.openGeo(cfg)
 	d.openNotify()
 	d.openSensors()
+	d.addPart("fleet", "mend what it says, then: systemctl reload ringwall", d.fleet.open)
 	for _, a := range cfg.Asterisk {
 		p, err := d.newPBX(a)
 		if err != nil {

@@ -22,7 +22,9 @@ func (d *Daemon) notifyOf(decision ban.Decision) {
 	if d.opts.OnDecision != nil {
 		d.opts.OnDecision(decision)
 	}
-	d.notifier.Push(decision)
+	if decision.Origin == "" { // of a ban that another node made, that node tells
+		d.notifier.Push(decision)
+	}
 }
 
 // runAnnouncer runs the announcer and those whom it tells: they end after it, so that the last decision is told too.

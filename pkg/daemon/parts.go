@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"maps"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -64,6 +65,7 @@ func (d *Daemon) reopenParts(old, new *config.Config) {
 			p.name == "sensors.tap" &&
 				(old.Sensors.Tap != new.Sensors.Tap || old.Sensors.TapGroup != new.Sensors.TapGroup),
 			p.name == "sensors.hep" && old.Sensors.HEP != new.Sensors.HEP,
+			p.name == "fleet" && !reflect.DeepEqual(old.Fleet, new.Fleet),
 			p.name == "policy.signatures": // its files may have changed
 			p.openAnew()
 		default:

@@ -77,7 +77,9 @@ func (b backend) Status(context.Context) (api.Status, error) {
 	s.Warnings = append(s.Warnings, b.allowed.listWarnings()...)
 	s.Warnings = append(s.Warnings, b.lostWarnings()...)
 	s.Warnings = append(s.Warnings, b.allowSources.hostWarnings()...)
-	var places []api.Warning
+	var places, ofFleet []api.Warning
+	s.Fleet, ofFleet = b.fleet.status()
+	s.Warnings = append(s.Warnings, ofFleet...)
 	s.Geo, places = b.geoStatus(cfg.Geo, time.Now())
 	s.Warnings = append(s.Warnings, places...)
 	if b.store != nil && b.store.Err() != nil {

@@ -151,7 +151,10 @@ func (w *explainer) explainBan() {
 			"doctor looks why",
 			humanize.Plural(b.Leak.Events, "event", "events"), b.Leak.Where(), clockTime(b.Leak.Last))
 	}
-	own := !b.Manual && b.Reason != ban.ReasonAdopted && b.Reason != ban.ReasonNetwork
+	if b.Origin != "" {
+		w.addSentence("node %s of the fleet saw it, and not this one", b.Origin)
+	}
+	own := !b.Manual && b.Origin == "" && b.Reason != ban.ReasonAdopted && b.Reason != ban.ReasonNetwork
 	if own {
 		whose := "its score"
 		if b.Closes == ban.ClosesManager {

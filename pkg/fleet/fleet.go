@@ -87,6 +87,17 @@ func (f *Fleet) Say(list ...record.Record) {
 	}
 }
 
+// Withdraw takes back what this node said of a prefix, if it did.
+func (f *Fleet) Withdraw(kind record.Kind, p netip.Prefix) {
+	f.mu.Lock()
+	own, ok := f.book.Get(record.Key{Node: f.cfg.Node, Kind: kind, Prefix: p.Masked()})
+	f.mu.Unlock()
+	if ok && !own.Withdrawn {
+		own.Withdrawn = true
+		f.Say(own)
+	}
+}
+
 // Unban has the fleet's bans of exactly this prefix lifted: everywhere, where bans are shared, else here. until is how
 // long whoever was unbanned is to be left in peace; the zero time where he is judged anew.
 func (f *Fleet) Unban(p netip.Prefix, until time.Time) {
@@ -161,13 +172,11 @@ func (f *Fleet) TakeChanged(n int) []netip.Prefix {
 	return list
 }
 
-// JudgeAgain has a prefix returned by TakeChanged, if anybody says something about it.
-func (f *Fleet) JudgeAgain(p netip.Prefix) {
+// JudgeAll has everything returned by TakeChanged about which anybody says something.
+func (f *Fleet) JudgeAll() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if len(f.book.About(p)) > 0 {
-		f.changedLocked([]netip.Prefix{p})
-	}
+	f.changedLocked(f.book.Prefixes())
 }
 
 func (f *Fleet) changedLocked(list []netip.Prefix) {

@@ -85,6 +85,9 @@ func (p *Pipeline) tellSinks(err error, o outcome) {
 			o.decisions[i].Detail = "not in the kernel yet: " + hint.Line(err)
 		}
 	}
+	if p.tellOthers != nil {
+		p.tellOthers(o.decisions)
+	}
 	p.history.Publish(o.decisions...)
 	p.announcer.Push(err, o.decisions)
 	if p.store != nil {

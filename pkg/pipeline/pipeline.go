@@ -23,6 +23,9 @@ type Config struct {
 	History   History
 	Announcer *Announcer
 	Log       *slog.Logger
+	// Tell, if not nil, hears of all that was decided once it is in force, for others to know. The engine's lock may be
+	// held: it must be quick.
+	Tell func([]ban.Decision)
 	// Meter says that the kernel's table has a meter, which spares who is trusted.
 	Meter bool
 	// Decided, if not nil, hears of each event that led to decisions. The engine's lock is held: it must be quick.
@@ -36,14 +39,15 @@ type History interface {
 
 // Pipeline changes the engine under one lock, and hands what it decides to the kernel and to those who want to know.
 type Pipeline struct {
-	clock     Clock
-	log       *slog.Logger
-	metrics   *metrics.Metrics
-	history   History
-	announcer *Announcer
-	store     *store.Store     // nil: nothing is kept
-	writer    *firewall.Writer // the kernel's
-	decided   func(now time.Time, pbx string, ev *event.Event, decisions []ban.Decision)
+	clock      Clock
+	log        *slog.Logger
+	metrics    *metrics.Metrics
+	history    History
+	announcer  *Announcer
+	store      *store.Store     // nil: nothing is kept
+	writer     *firewall.Writer // the kernel's
+	tellOthers func([]ban.Decision)
+	decided    func(now time.Time, pbx string, ev *event.Event, decisions []ban.Decision)
 
 	mu               sync.Mutex // of all below
 	engine           *engine.Engine
@@ -62,7 +66,7 @@ func New(cfg Config) *Pipeline {
 	return &Pipeline{
 		clock: cfg.Clock, engine: cfg.Engine, metrics: cfg.Metrics, history: cfg.History, announcer: cfg.Announcer,
 		log:   cfg.Log,
-		meter: cfg.Meter, decided: cfg.Decided,
+		meter: cfg.Meter, decided: cfg.Decided, tellOthers: cfg.Tell,
 	}
 }
 

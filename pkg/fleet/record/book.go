@@ -54,6 +54,9 @@ func New(self string, l Limits) *Book {
 	return &Book{self: self, limits: l, entries: make(map[netip.Prefix][]Record), nodes: make(map[string]*node)}
 }
 
+// Self is this node.
+func (b *Book) Self() string { return b.self }
+
 // SetLimits changes the limits for what comes.
 func (b *Book) SetLimits(l Limits) { b.limits = l }
 

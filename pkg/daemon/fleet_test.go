@@ -1,0 +1,198 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+
+	"github.com/ringwall/ringwall/pkg/api"
+	"github.com/ringwall/ringwall/pkg/ban"
+	"github.com/ringwall/ringwall/pkg/config"
+	"github.com/ringwall/ringwall/pkg/firewall"
+	"github.com/ringwall/ringwall/pkg/fleet"
+	"github.com/ringwall/ringwall/pkg/fleet/record"
+)
+
+// startHub runs a NATS server with JetStream on loopback.
+func startHub(t *testing.T, dir string, port int) (s *server.Server) {
+	t.Helper()
+	s, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: port, JetStream: true, StoreDir: dir, NoLog: true,
+		NoSigs: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Start()
+	if !s.ReadyForConnections(patience) {
+		t.Fatal("the hub does not start")
+	}
+	t.Cleanup(func() { stopHub(s) })
+	return s
+}
+
+func stopHub(s *server.Server) {
+	s.Shutdown()
+	s.WaitForShutdown()
+}
+
+// inFleet is the configuration of a node.
+func inFleet(url, node string) func(*config.Config) {
+	return func(c *config.Config) { c.Fleet.Servers, c.Fleet.Node = []string{url}, node }
+}
+
+func (r *rig) inTouch() bool {
+	s := r.status().Fleet
+	return s != nil && s.CaughtUp && s.Waiting == 0
+}
+
+// isTold says whether a node has taken a record of another one.
+func (r *rig) isTold(node string, kind record.Kind, prefix string) (told bool) {
+	r.d.fleet.current.Load().Read(func(b *record.Book, _ time.Time) {
+		_, told = b.Get(record.Key{Node: node, Kind: kind, Prefix: netip.MustParsePrefix(prefix)})
+	})
+	return told
+}
+
+func TestWhatOnePBXLearnsTheOtherKnows(t *testing.T) {
+	hub := startHub(t, t.TempDir(), -1)
+	a, b := newRig(t, inFleet(hub.ClientURL(), "a")), newRig(t, inFleet(hub.ClientURL(), "b"))
+	a.until("a is in touch", a.inTouch)
+	b.until("b is in touch", b.inTouch)
+
+	a.attack("IPV4/TLS/198.51.100.7/5071")
+	a.await(ban.ActionBan, "198.51.100.7/32")
+	d := b.await(ban.ActionBan, "198.51.100.7/32")
+	if d.Origin != "a" || d.Reason != ban.ReasonUnknownAccount || !d.Proven || d.Duration > time.Hour ||
+		d.Duration < 50*time.Minute {
+		t.Errorf("b decided: %+v", d)
+	}
+	if _, ok := b.inKernel(firewall.Ban, "198.51.100.7/32"); !ok {
+		t.Error("b's kernel lets it pass")
+	}
+	why, err := b.client.Why(t.Context(), netip.MustParseAddr("198.51.100.7"))
+	if err != nil || why.Ban == nil || why.Ban.Origin != "a" ||
+		!strings.Contains(strings.Join(why.Lines, "\n"), "node a of the fleet saw it") {
+		t.Errorf("why: %+v, %v", why, err)
+	}
+
+	// A person at b lets it in: everywhere.
+	if _, err := b.client.Unban(t.Context(), api.UnbanRequest{Prefix: netip.MustParsePrefix("198.51.100.7/32")}); err != nil {
+		t.Fatal(err)
+	}
+	if d := a.await(ban.ActionUnban, "198.51.100.7/32"); d.Origin != "b" || d.Reason != ban.ReasonManual {
+		t.Errorf("a decided: %+v", d)
+	}
+	if _, ok := a.inKernel(firewall.Ban, "198.51.100.7/32"); ok {
+		t.Error("a's kernel keeps it out")
+	}
+	a.attack("IPV4/TLS/198.51.100.7/5072") // it goes on, and that is news
+	if d := b.await(ban.ActionBan, "198.51.100.7/32"); d.Origin != "a" {
+		t.Errorf("b decided: %+v", d)
+	}
+}
+
+func TestACustomerOfOnePBXIsOneOfTheOther(t *testing.T) {
+	hub := startHub(t, t.TempDir(), -1)
+	a, b := newRig(t, inFleet(hub.ClientURL(), "a")), newRig(t, inFleet(hub.ClientURL(), "b"))
+	a.until("a is in touch", a.inTouch)
+	b.until("b is in touch", b.inTouch)
+	b.attack("IPV4/UDP/203.0.113.5/5060") // forged, perhaps
+	b.await(ban.ActionBan, "203.0.113.5/32")
+	a.login("IPV4/UDP/203.0.113.5/5060", "201")
+	if d := b.await(ban.ActionTrust, "203.0.113.5/32"); d.Origin != "a" {
+		t.Errorf("b decided: %+v", d)
+	}
+	b.await(ban.ActionUnban, "203.0.113.5/32")
+	b.attack("IPV4/UDP/203.0.113.5/5060")
+	b.attack("IPV4/TLS/198.51.100.8/5071") // whose ban comes after that was judged
+	b.await(ban.ActionBan, "198.51.100.8/32")
+	if _, ok := b.inKernel(firewall.Ban, "203.0.113.5/32"); ok {
+		t.Error("a customer of a is banned at b")
+	}
+	a.await(ban.ActionBan, "198.51.100.8/32")
+	// What is allowed at one is allowed at all of them, and its ban ends.
+	if _, err := a.client.Allow(t.Context(), api.AllowRequest{Prefix: netip.MustParsePrefix("198.51.100.8/32")}); err != nil {
+		t.Fatal(err)
+	}
+	b.await(ban.ActionUnban, "198.51.100.8/32")
+	if _, ok := b.inKernel(firewall.Allow, "198.51.100.8/32"); !ok {
+		t.Error("b's kernel does not let it pass")
+	}
+	if _, err := a.client.Allow(t.Context(),
+		api.AllowRequest{Prefix: netip.MustParsePrefix("198.51.100.8/32"), Remove: true}); err != nil {
+		t.Fatal(err)
+	}
+	b.until("it is allowed no more", func() bool {
+		_, ok := b.inKernel(firewall.Allow, "198.51.100.8/32")
+		return !ok
+	})
+}
+
+// One forged packet at one site must not take a provider from all of them.
+func TestAForgedFloodAtOnePBXBansNobodyElsewhere(t *testing.T) {
+	hub := startHub(t, t.TempDir(), -1)
+	a, b := newRig(t, inFleet(hub.ClientURL(), "a")), newRig(t, inFleet(hub.ClientURL(), "b"))
+	a.until("a is in touch", a.inTouch)
+	b.until("b is in touch", b.inTouch)
+	a.attack("IPV4/UDP/198.51.100.9/5060")
+	a.await(ban.ActionBan, "198.51.100.9/32")
+	b.until("b is told", func() bool { return b.isTold("a", record.Ban, "198.51.100.9/32") })
+	a.attack("IPV4/TLS/198.51.100.10/5071")
+	b.await(ban.ActionBan, "198.51.100.10/32")
+	if _, ok := b.inKernel(firewall.Ban, "198.51.100.9/32"); ok {
+		t.Error("b bans whom a forger named at a")
+	}
+	// A second node that saw it is enough.
+	c := fleet.New(fleet.Config{Servers: []string{hub.ClientURL()}, Name: "ringwall", Node: "c",
+		Share: []record.Kind{record.Ban}, Log: slog.New(slog.DiscardHandler),
+		Limits: record.Limits{Quorum: 2, IPv4Bits: 24, IPv6Bits: 48, Rate: 100, Records: 100, Nodes: 10}})
+	ctx, stop := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- c.Run(ctx) }()
+	t.Cleanup(func() { stop(); <-ended })
+	c.Say(record.Record{Key: record.Key{Kind: record.Ban, Prefix: netip.MustParsePrefix("198.51.100.9/32")},
+		Until: time.Now().Add(time.Hour), Reason: ban.ReasonUnknownAccount, Closes: ban.ClosesUDP})
+	if d := b.await(ban.ActionBan, "198.51.100.9/32"); d.Proven || d.Closes != ban.ClosesUDP || d.Origin == "" {
+		t.Errorf("b decided: %+v", d)
+	}
+}
+
+// Attackers are kept out while the hub is away, from the start on; afterwards all know all.
+func TestAHubThatIsAway(t *testing.T) {
+	dir := t.TempDir()
+	hub := startHub(t, dir, -1)
+	url := hub.ClientURL()
+	var port int
+	if _, err := fmt.Sscanf(url[strings.LastIndex(url, ":")+1:], "%d", &port); err != nil {
+		t.Fatal(err)
+	}
+	stopHub(hub)
+	a, b := newRig(t, inFleet(url, "a")), newRig(t, inFleet(url, "b"))
+	a.attack("IPV4/TLS/198.51.100.7/5071")
+	a.await(ban.ActionBan, "198.51.100.7/32")
+	b.attack("IPV4/TLS/198.51.100.8/5071")
+	b.await(ban.ActionBan, "198.51.100.8/32")
+	a.until("a says that the hub is away", func() bool {
+		return slices.ContainsFunc(a.status().Warnings, func(w api.Warning) bool {
+			return strings.HasPrefix(w.Text, "the fleet's servers cannot be reached: ")
+		})
+	})
+	a.stop() // what it did not tell is told after a restart
+	a.start()
+	startHub(t, dir, port)
+	b.await(ban.ActionBan, "198.51.100.7/32")
+	a.await(ban.ActionBan, "198.51.100.8/32")
+	b.stop()
+	b.decisions = nil
+	b.start() // what others said is in force from the first moment
+	if _, ok := b.inKernel(firewall.Ban, "198.51.100.7/32"); !ok {
+		t.Error("after a restart b has forgotten what a saw")
+	}
+	b.until("b is in touch", b.inTouch)
+}
