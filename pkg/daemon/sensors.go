@@ -171,14 +171,14 @@ func (s *sensors) judgeFindings(found []witness.Finding) {
 }
 
 // match compares events of an Asterisk with what sensors saw, before they are judged. An attempt that a sensor has told
-// already is left out, and an event that names somebody else than the sender is tampering.
+// already is left out. An event that names somebody else than the sender is tampering, and what it tells is the sender's.
 func (s *sensors) match(pbx string, inputs []pipeline.Input, now time.Time) []pipeline.Input {
 	if !s.working() {
 		return inputs
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	kept := 0
+	kept := make([]pipeline.Input, 0, len(inputs))
 	for i := range inputs {
 		in := &inputs[i]
 		if in.Tampered == nil && in.Event.SeenBy == event.ByAMI {
@@ -188,15 +188,15 @@ func (s *sensors) match(pbx string, inputs []pipeline.Input, now time.Time) []pi
 				continue
 			}
 			if m.Sender.AddrPort.IsValid() {
+				told := *in
+				told.Event.Remote, told.Event.Proven, told.Event.SeenBy = m.Sender, m.IsSenderProven, event.ByTap
+				kept = append(kept, told)
 				in.Tampered = event.OtherSender(m.Sender.AddrPort.Addr())
 			}
 		}
-		if kept != i {
-			inputs[kept] = *in
-		}
-		kept++
+		kept = append(kept, *in)
 	}
-	return inputs[:kept]
+	return kept
 }
 
 // maxSessions is how many Call-IDs of one frame are looked up.

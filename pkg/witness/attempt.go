@@ -30,6 +30,7 @@ type attempt struct {
 	at          int64 // when it was answered
 	dialogue    uint64
 	transaction uint64 // of what is malformed
+	sender      uint64 // key in Witness.senders of its credentials; 0: none
 	waitsFor    uint64 // key in Witness.attempts; 0: none
 	mark        uint64 // is its own
 	sight       Sight
@@ -48,7 +49,8 @@ func (w *Witness) newAttempt(kind attemptKind, s *Sight, m *sip.Message, dialogu
 		a = new(attempt)
 	}
 	*a = attempt{
-		kind: kind, own: t.own, requestedAt: t.requestedAt, at: w.now, dialogue: dialogue, sight: *s, text: a.text[:0],
+		kind: kind, own: t.own, requestedAt: t.requestedAt, at: w.now, dialogue: dialogue, sender: t.sender, sight: *s,
+		text: a.text[:0],
 		mark: w.combine(t.credentials^uint64(t.waiting), w.transactionKey(dialogue, m)),
 	}
 	if a.requestedAt == 0 {
@@ -230,7 +232,7 @@ func (w *Witness) decideFailure(a *attempt, l *local) (ok bool) {
 	case l.pbx == nil:
 		w.stats.Unproven++ // something else than Asterisk may answer there, or one without AMI
 	case l.service == event.SIP:
-		// Its events name the address of the Via header, which may be another than what a sensor sees.
+		return w.decideGuessOnSIP(a, l)
 	case l.pbx.passed > a.at && a.kind == guess:
 		w.findGuess(a, l, event.SilentGuess)
 	case l.pbx.passed > a.at || w.now-a.at >= patience:
@@ -238,6 +240,24 @@ func (w *Witness) decideFailure(a *attempt, l *local) (ok bool) {
 	default:
 		return false
 	}
+	return true
+}
+
+// decideGuessOnSIP judges a wrong password that chan_sip should have told of. It compares an answer to a challenge that
+// it takes no more as well, says by stale whether the password was right, and tells nobody (check_auth in chan_sip.c).
+// Its events name the address of the Via header, which may be another than what a sensor sees: challenge and answer say
+// which guess is meant.
+func (w *Witness) decideGuessOnSIP(a *attempt, l *local) (ok bool) {
+	if a.kind != guess {
+		return true
+	}
+	if s := w.senders.get(w.now, a.sender); s == nil || s.value.told {
+		return true
+	}
+	if l.pbx.passed < a.at && w.now-a.at < patience {
+		return false
+	}
+	w.findOrdinaryFailure(a, l)
 	return true
 }
 

@@ -43,6 +43,7 @@ type transaction struct {
 	requestedAt int64
 	credentials uint64 // hash of all that it brings; 0: none
 	answer      uint64 // key of what an event tells of the credentials
+	sender      uint64 // key in Witness.senders of what an event of chan_sip tells of them; 0: none
 	account     uint64 // key in Witness.accounts
 	asked       uint64 // hash of the user that an OPTIONS asks for; 0: none
 	status      uint16 // of the last answer
@@ -190,10 +191,11 @@ func (w *Witness) readCredentials(s *Sight, m *sip.Message, id []byte, dialogue 
 		t.invented = t.invented && n == nil && w.isKnownTime(c.Nonce)
 	}
 	t.answer = w.answerKey(dialogue, w.bytes(challenge), w.bytes(response))
-	t.untellable = !isTellable(id) || !isTellable(challenge) || !isTellable(response)
+	t.untellable = !isTellable(challenge) || !isTellable(response)
 	t.account = w.of(forAccount, w.addr(s.Remote.Addr()), w.bytes(m.From.User))
 	if w.sipEvents {
-		w.noteSender(w.of(forSender, w.bytes(challenge), w.bytes(response)), s)
+		t.sender = w.of(forSender, w.bytes(challenge), w.bytes(response))
+		w.noteSender(t.sender, s)
 	}
 }
 
@@ -305,6 +307,9 @@ func (w *Witness) proveLocal(key uint64, p *pbx, service event.Service, logins b
 func (w *Witness) judge(s *Sight, m *sip.Message, e *entry[dialogue], t *transaction) {
 	d := &e.value
 	hidden := t.isHidden || !isTellable(callID(m))
+	if w.localAt(s.Asterisk).value.service == event.SIP { // of which no event has the Call-ID
+		hidden = false
+	}
 	switch {
 	case t.credentials != 0:
 		d.attemptedAt = w.now

@@ -14,6 +14,7 @@ type nonce struct {
 	issued    int64  // the time in it, of Asterisk's clock; 0: it has none
 	toOptions bool   // it was sent to an OPTIONS
 	local     uint64 // key in Witness.locals, of who sent it
+	sentAt    int64
 }
 
 func (w *Witness) nonceKey(text uint64, to netip.Addr) uint64 {
@@ -29,6 +30,7 @@ func (w *Witness) noteChallenges(s *Sight, m *sip.Message, options bool) {
 		e, old := w.nonces.put(w.now, w.nonceKey(w.bytes(c.Nonce), s.Remote.Addr()), sentNonce)
 		if !old {
 			e.value.issued, e.value.local = issuedAt(c.Nonce), w.localAt(s.Asterisk).key
+			e.value.sentAt = w.now
 			if w.noncesSince == 0 {
 				w.noncesSince = e.value.issued
 			}

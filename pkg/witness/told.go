@@ -122,6 +122,7 @@ func (w *Witness) toldBySIP(p *pbx, ev *event.Event, remote netip.AddrPort) (m M
 	if e := w.proveAnswer(ev, remote); e != nil {
 		m.Seen = true
 		w.proveLocal(e.value.local, p, event.SIP, false)
+		p.passed = max(p.passed, e.value.sentAt)
 	}
 	if ev.Type == event.ChallengeSent {
 		ev.Proven = false // that it was sent there says nothing of who asked for it
@@ -131,7 +132,10 @@ func (w *Witness) toldBySIP(p *pbx, ev *event.Event, remote netip.AddrPort) (m M
 		return m
 	}
 	s := w.senders.get(w.now, w.of(forSender, w.text(ev.Challenge), w.text(ev.Response)))
-	if s == nil || s.value.several {
+	if s == nil {
+		return m
+	}
+	if s.value.told = true; s.value.several {
 		return m
 	}
 	m.Seen = true
@@ -139,6 +143,7 @@ func (w *Witness) toldBySIP(p *pbx, ev *event.Event, remote netip.AddrPort) (m M
 		ev.Proven = false
 		if !isBehindNAT(remote.Addr()) {
 			m.Sender = a
+			m.IsSenderProven = w.nonces.get(w.now, w.nonceKey(w.text(ev.Challenge), a.AddrPort.Addr())) != nil
 		}
 	}
 	return m

@@ -60,6 +60,9 @@ func TestChanSIP(t *testing.T) {
 			if !m.Seen || ev.Proven != c.proven {
 				t.Errorf("%+v, proven: %v", m, ev.Proven)
 			}
+			if m.IsSenderProven != (c.sender != "") {
+				t.Errorf("the sender is proven: %v", m.IsSenderProven)
+			}
 			if got := m.Sender.AddrPort; c.sender == "" && got.IsValid() || c.sender != "" && got.Addr().String() != c.sender {
 				t.Errorf("sender %v", got)
 			}
@@ -68,6 +71,57 @@ func TestChanSIP(t *testing.T) {
 				t.Error("that a challenge was sent somewhere says nothing of who asked for it")
 			}
 			w.want()
+		})
+	}
+}
+
+// chan_sip compares an answer to a challenge of before, too, says whether it was right by stale, and tells nobody.
+func TestChanSIPOldChallenge(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		nonce, stale string
+		typ          event.Type // of the event that comes for it
+		loss         bool
+		want         []event.Type
+	}{
+		"told":     {nonce: "n1", typ: event.InvalidPassword},
+		"not told": {nonce: "n1", typ: event.ChallengeSent, want: []event.Type{event.ChallengeResponseFailed}},
+		"invented": {nonce: "x", typ: event.ChallengeSent, want: []event.Type{event.ChallengeResponseFailed}},
+		"right":    {nonce: "n1", stale: "true", typ: event.ChallengeSent},
+		"an event is lost": {nonce: "n1", typ: event.ChallengeSent, loss: true,
+			want: []event.Type{event.ChallengeResponseFailed}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, witness.Config{})
+			p := w.peer(bad, "201", "a\xff")
+			exchange := func(nonce, password, next, stale string, typ event.Type) {
+				text := p.request("REGISTER", nonce, password)
+				w.see(p, true, text)
+				answer := strings.Replace(text, "REGISTER sip:201@pbx.example SIP/2.0", "SIP/2.0 401 Unauthorized", 1)
+				answer = strings.Replace(answer, "Content-Length", "WWW-Authenticate: Digest realm=\"asterisk\", "+
+					"nonce=\""+next+"\""+stale+"\r\nContent-Length", 1)
+				w.see(p, false, answer)
+				w.pass(50 * time.Millisecond)
+				ev := event.Event{
+					Type: typ, Service: event.SIP, Session: "0x7f00", Challenge: next,
+					Remote: event.Address{AddrPort: p.addr, Transport: event.UDP},
+				}
+				if typ == event.InvalidPassword {
+					ev.Challenge, ev.Response = nonce, password
+				}
+				w.w.Told(w.now, pbxName, &ev)
+				w.pass(100 * time.Millisecond)
+			}
+			exchange("", "", "n1", "", event.ChallengeSent)
+			if c.loss {
+				w.w.FramesLost(w.now, pbxName)
+			}
+			stale := ""
+			if c.stale != "" {
+				stale = ", stale=" + c.stale
+			}
+			exchange(c.nonce, "guess", "n2", stale, c.typ)
+			w.want(c.want...)
 		})
 	}
 }

@@ -80,8 +80,10 @@ type Match struct {
 	Repeated bool
 	// Copy says that the event is of a request that was sent again: same branch, CSeq and credentials.
 	Copy bool
-	// Sender is who sent the request, where the event names another address, which is not one behind NAT.
-	Sender event.Address
+	// Sender is who sent the request, where the event names another address, which is not one behind NAT. It is proven
+	// where it answered a challenge that was sent there.
+	Sender         event.Address
+	IsSenderProven bool
 }
 
 // Witness knows what sensors saw and what events told.
@@ -282,6 +284,7 @@ func (w *Witness) Sender(callID string) (event.Address, bool) {
 type sender struct {
 	address event.Address
 	several bool
+	told    bool // an event of chan_sip's told of it
 }
 
 func (w *Witness) noteSender(key uint64, s *Sight) {
