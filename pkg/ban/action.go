@@ -21,6 +21,7 @@ const (
 	ActionBlind         Action = "blind"    // a sense is gone: what it would have told is not known
 	ActionCut           Action = "cut"      // one flow of a known good source is closed, the others go on
 	ActionObserve       Action = "observe"  // would have banned, or cut
+	ActionReview        Action = "review"   // what observing has shown
 )
 
 // Actions returns all of them.
@@ -29,6 +30,6 @@ func Actions() []Action {
 		ActionBan, ActionExtend, ActionUnban, ActionTrust, ActionUntrust, ActionMisconfigured, ActionBreach,
 		ActionTampering, ActionTargeted, ActionGuessing, ActionLeak, ActionNewPlace, ActionProxy, ActionBlind,
 		ActionCut,
-		ActionObserve,
+		ActionObserve, ActionReview,
 	}
 }

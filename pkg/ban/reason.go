@@ -41,6 +41,7 @@ const (
 	ReasonAsterisk      Reason = "asterisk"      // there is no connection to it
 	ReasonKernel        Reason = "kernel"        // its table is not as it should be
 	ReasonSensor        Reason = "sensor"        // it is silent while another speaks
+	ReasonObserved      Reason = "observed"      // nobody was banned meanwhile
 	ReasonMalformed     Reason = "malformed"     // a frame as Asterisk writes none, or bytes that no phone sends
 )
 
@@ -57,6 +58,7 @@ func Reasons() []Reason {
 		ReasonTolerance,
 		ReasonAccounts, ReasonPace, ReasonGuessed, ReasonDistributed, ReasonStorm, ReasonNetwork, ReasonProxy,
 		ReasonConfiguration,
-		ReasonAdopted, ReasonLimit, ReasonAsterisk, ReasonKernel, ReasonSensor, ReasonMalformed,
+		ReasonAdopted, ReasonLimit, ReasonAsterisk, ReasonKernel, ReasonSensor, ReasonObserved,
+		ReasonMalformed,
 	}
 }

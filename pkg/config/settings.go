@@ -580,9 +580,9 @@ func allSettings() []setting {
 			reason: "none"},
 		{path: "notify[].actions",
 			byDefault: []string{"ban", "breach", "tampering", "targeted", "guessing", "leak", "newplace", "proxy",
-				"blind", "misconfigured"},
+				"blind", "misconfigured", "review"},
 			meaning: "Of what: ban, extend, unban, trust, untrust, misconfigured, breach, tampering, targeted, " +
-				"guessing, leak, newplace, proxy, blind, cut, observe.",
+				"guessing, leak, newplace, proxy, blind, cut, observe, review.",
 			reason: "what a person may want to act on"},
 		{path: "notify[].reasons", byDefault: []string{},
 			meaning: "Only of decisions with one of these reasons, as ringwall history shows them; [] is all.",

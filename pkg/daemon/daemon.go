@@ -185,7 +185,7 @@ func New(o Options) (_ *Daemon, err error) {
 	if err := d.openListeners(cfg); err != nil {
 		return nil, err
 	}
-	d.tasks = append(d.tasks, newBlindness(d))
+	d.tasks = append(d.tasks, newBlindness(d), review{d})
 	return d, nil
 }
 

@@ -162,7 +162,7 @@ func (t *tally) recordDecision(d ban.Decision) {
 		case ban.ActionBreach, ban.ActionTargeted, ban.ActionGuessing, ban.ActionNewPlace, ban.ActionCut,
 			ban.ActionBlind,
 			ban.ActionProxy,
-			ban.ActionObserve:
+			ban.ActionObserve, ban.ActionReview:
 		}
 	}
 	if !known && (d.Action == ban.ActionBan || d.Action == ban.ActionTrust) {

@@ -135,6 +135,8 @@ func titleOf(d ban.Decision, m *message.Message) string {
 		return "one of the senses is silent"
 	case ban.ActionProxy:
 		return who + " looks like a proxy: many accounts log in through it"
+	case ban.ActionReview:
+		return "what observing has shown: who would be banned, and whether customers are among them"
 	case ban.ActionCut:
 		return who + " guesses passwords beside good phones: its connections end, theirs go on"
 	case ban.ActionNewPlace:

@@ -101,6 +101,11 @@ func TestANarrowVerdictInWords(t *testing.T) {
 		"Ringwall on pbx: 198.51.100.7 looks like a proxy: many accounts log in through it" {
 		t.Errorf("%q", m.Title)
 	}
+	m := describeDecision(ban.Decision{Action: ban.ActionReview, Reason: ban.ReasonObserved, Detail: "12 would be"}, "pbx")
+	if m.Title != "Ringwall on pbx: what observing has shown: who would be banned, and whether customers are among them" ||
+		m.Text != "Reason: observed. 12 would be" {
+		t.Errorf("%q, %q", m.Title, m.Text)
+	}
 }
 
 func TestASummaryAddsUp(t *testing.T) {

@@ -145,7 +145,7 @@ func (a *Announcer) logDecision(d *ban.Decision, kernelErr error) {
 	case ban.ActionBreach, ban.ActionGuessing, ban.ActionLeak, ban.ActionBlind:
 		level = slog.LevelError
 	case ban.ActionTampering, ban.ActionTargeted, ban.ActionNewPlace, ban.ActionProxy,
-		ban.ActionMisconfigured, ban.ActionObserve:
+		ban.ActionMisconfigured, ban.ActionObserve, ban.ActionReview:
 		level = slog.LevelWarn
 	case ban.ActionTrust, ban.ActionUntrust:
 		if d.Reason == ban.ReasonLogin || d.Reason == ban.ReasonExpired {

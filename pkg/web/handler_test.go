@@ -510,6 +510,19 @@ func TestWhySaysWhatTheCommandSays(t *testing.T) {
 	}
 }
 
+// What observing has shown is told on the page, with what to type.
+func TestWhatObservingHasShownIsOnThePage(t *testing.T) {
+	var w recentDecisions
+	at := time.Now()
+	w.addDecisions([]ban.Decision{{Time: at, Action: ban.ActionReview, Reason: ban.ReasonObserved,
+		Detail: "12 sources would have been banned"}})
+	_, _, alarms := w.current(at)
+	if len(alarms) != 1 || alarmText(alarms[0]) != "12 sources would have been banned" ||
+		!strings.Contains(alarmHint(alarms[0]), "mode: enforce") {
+		t.Fatalf("%+v", alarms)
+	}
+}
+
 // Somebody who guesses and is on the allow list is among the alarms of the day, for nobody bans him.
 func TestAnAllowedGuesserIsAnAlarm(t *testing.T) {
 	var w recentDecisions

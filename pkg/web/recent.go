@@ -49,7 +49,7 @@ func (w *recentDecisions) addDecisions(decisions []ban.Decision) {
 			putBounded(&w.phones, phoneKey{d.Account, d.Prefix, d.PBX, d.Reason}, *d, maxPhones, decisionTime)
 		case d.Action == ban.ActionBreach, d.Action == ban.ActionTampering, d.Action == ban.ActionTargeted,
 			d.Action == ban.ActionGuessing, d.Action == ban.ActionNewPlace, d.Action == ban.ActionCut,
-			d.Action == ban.ActionBlind:
+			d.Action == ban.ActionBlind, d.Action == ban.ActionReview:
 			putBounded(&w.alarms, alarmKey{d.Action, d.Reason, d.Account, d.PBX}, *d, maxAlarms, decisionTime)
 		case d.Action == ban.ActionLeak: // one for each Asterisk will do
 			putBounded(&w.alarms, alarmKey{d.Action, "", "", d.PBX}, *d, maxAlarms, decisionTime)

@@ -285,6 +285,8 @@ func alarmHint(d ban.Decision) string {
 		return "look whose device it is: ringwall why tells which accounts it tries"
 	case ban.ActionNewPlace:
 		return "ask its user; if he was not there, change the password, and look at the calls of this account"
+	case ban.ActionReview:
+		return "nobody is banned until mode: enforce is in the configuration"
 	case ban.ActionBlind:
 		return "ringwall doctor says what is wrong, and what to try"
 	case ban.ActionTargeted:
@@ -577,7 +579,7 @@ func (p *Page) viewDecisions(s *snapshot) (v decisionsView) {
 		ban.ActionLeak: "GETS THROUGH", ban.ActionNewPlace: "NEW PLACE", ban.ActionProxy: "proxy",
 		ban.ActionCut:     "CUT OFF",
 		ban.ActionBlind:   "BLIND",
-		ban.ActionObserve: "not banned",
+		ban.ActionObserve: "not banned", ban.ActionReview: "summed up",
 	}
 	for _, d := range s.decisions {
 		r := decisionRow{At: d.Time, Action: string(d.Action), What: what[d.Action],

@@ -44,6 +44,9 @@ func golden(t *testing.T, name, got string) {
 	}
 }
 
+const reviewOfADay = "in the last 1d 12 sources would have been banned, and none of them ever logged in (to ban them: " +
+	"mode: enforce in /etc/ringwall/ringwall.yaml, then: systemctl reload ringwall)"
+
 func trouble(st *api.Status) {
 	st.Kernel = api.KernelStatus{
 		Table: "inet ringwall", Desired: 12, Present: 3, LastError: "netlink: operation not permitted",
@@ -190,15 +193,18 @@ func TestTablesForPeople(t *testing.T) {
 		"protected":       {[]string{"list", "protected"}, 80, nil},
 		"protected-empty": {[]string{"list", "protected"}, 80, func(b *backend) { b.empty = true }},
 		"history":         {[]string{"history"}, 0, nil},
-		"history-empty":   {[]string{"history", "--since", "90m"}, 0, func(b *backend) { b.empty = true }},
-		"version":         {[]string{"version"}, 0, nil},
-		"version.flag":    {[]string{"--version"}, 0, nil},
-		"status.json":     {[]string{"status", "--json"}, 0, func(b *backend) { b.status = trouble }},
-		"bans.json":       {[]string{"list", "--json"}, 0, nil},
-		"trust.json":      {[]string{"list", "trust", "--json"}, 0, nil},
-		"allow.json":      {[]string{"allow", "list", "--json"}, 0, nil},
-		"history.json":    {[]string{"history", "--json"}, 0, nil},
-		"version.json":    {[]string{"version", "--json"}, 0, nil},
+		"history-review": {[]string{"history"}, 100, func(b *backend) {
+			b.review = reviewOfADay
+		}},
+		"history-empty": {[]string{"history", "--since", "90m"}, 0, func(b *backend) { b.empty = true }},
+		"version":       {[]string{"version"}, 0, nil},
+		"version.flag":  {[]string{"--version"}, 0, nil},
+		"status.json":   {[]string{"status", "--json"}, 0, func(b *backend) { b.status = trouble }},
+		"bans.json":     {[]string{"list", "--json"}, 0, nil},
+		"trust.json":    {[]string{"list", "trust", "--json"}, 0, nil},
+		"allow.json":    {[]string{"allow", "list", "--json"}, 0, nil},
+		"history.json":  {[]string{"history", "--json"}, 0, nil},
+		"version.json":  {[]string{"version", "--json"}, 0, nil},
 		"why-banned.json": {[]string{"why", "203.0.113.5", "--json"}, 0,
 			func(b *backend) { b.explain = explanations()["banned"] }},
 		"why-banned-small": {[]string{"why", "203.0.113.5"}, 100,

@@ -45,6 +45,7 @@ type backend struct {
 	err        error // of every call
 	status     func(*api.Status)
 	empty      bool
+	review     string // at the end of the history
 	restricted []ban.Restriction
 	many       int // bans, besides the usual ones
 	ban        api.BanResult
@@ -234,7 +235,11 @@ func (b *backend) History(_ context.Context, since time.Time, addr netip.Addr, e
 	if b.empty || b.err != nil {
 		return b.err
 	}
-	return each(decisions())
+	all := decisions()
+	if b.review != "" {
+		all = append(all, ban.Decision{Time: ago(time.Minute), Action: ban.ActionReview, Reason: ban.ReasonObserved, Detail: b.review})
+	}
+	return each(all)
 }
 
 func decisions() []ban.Decision {

@@ -55,10 +55,14 @@ func (c *commands) historyCommand() *cobra.Command {
 			t := &table{header: []string{"TIME", "ACTION", "SOURCE", "FOR", "SCORE", "WHY", "ACCOUNT", "DETAIL",
 				"PLACE"},
 				rightAligned: map[int]bool{3: true, 4: true}, cutOrder: []int{7, 6}, lastOptional: true}
+			review := "" // the latest
 			n, err := writeRows(c, t, func(each func(ban.Decision) error) error {
 				return client.EachDecision(cmd.Context(), from, one, func(d ban.Decision) error {
 					if !one.IsValid() && !of.matches(d) {
 						return nil
+					}
+					if d.Action == ban.ActionReview {
+						review = wording.DecisionDetail(d)
 					}
 					return each(d)
 				})
@@ -66,6 +70,10 @@ func (c *commands) historyCommand() *cobra.Command {
 				t.addRow(append(c.decisionCells(d, c.shortTime),
 					wording.PlaceText(d.Place))...)
 			})
+			if err == nil && review != "" && !c.json { // whole, however narrow the table
+				c.sayf("")
+				c.sayWrappedf("", "%s", toSentence(review))
+			}
 			if err == nil && n == 0 && !c.json {
 				c.sayf("Nothing was decided in the last %s, as far as this daemon remembers.",
 					humanize.Duration(since.value))
