@@ -193,7 +193,7 @@ func TestTablesForPeople(t *testing.T) {
 		"protected":       {[]string{"list", "protected"}, 80, nil},
 		"protected-empty": {[]string{"list", "protected"}, 80, func(b *backend) { b.empty = true }},
 		"history":         {[]string{"history"}, 0, nil},
-		"history-review": {[]string{"history"}, 100, func(b *backend) {
+		"history-review": {[]string{"history"}, 0, func(b *backend) {
 			b.review = reviewOfADay
 		}},
 		"history-empty": {[]string{"history", "--since", "90m"}, 0, func(b *backend) { b.empty = true }},
