@@ -25,6 +25,7 @@ func (ps *parser) checkConfig(c *Config, mode fs.FileMode) {
 	ps.checkFirewall(&c.Firewall)
 	ps.checkMetrics(&c.Metrics)
 	ps.checkHEP(&c.Sensors.HEP)
+	ps.checkLists(c.Lists)
 	ps.checkFleet(&c.Fleet)
 	ps.checkNotify(c.Notify, c.Asterisk, mode)
 }

@@ -13,6 +13,7 @@ type Config struct {
 	Geo      Geo        `yaml:"geo"`
 	Firewall Firewall   `yaml:"firewall"`
 	Sensors  Sensors    `yaml:"sensors"`
+	Lists    []List     `yaml:"lists"`
 	Fleet    Fleet      `yaml:"fleet"`
 	Metrics  Metrics    `yaml:"metrics"`
 	Control  Control    `yaml:"control"`

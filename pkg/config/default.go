@@ -28,6 +28,13 @@ func DefaultNotify() Notify {
 	return n
 }
 
+// DefaultList returns the defaults of one entry of lists. Name has none.
+func DefaultList() List {
+	var l List
+	setDefaults(allSettings(), reflect.ValueOf(&l).Elem(), "lists[].")
+	return l
+}
+
 // serviceNames are the services of Asterisk that report security events, in the order in which they are shown.
 func serviceNames(services map[string]Mode) []string {
 	names := make([]string, 0, len(services))

@@ -7,13 +7,16 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"testing/fstest"
+	"time"
 
 	"go.yaml.in/yaml/v3"
 
 	"github.com/ringwall/ringwall/pkg/config"
+	"github.com/ringwall/ringwall/pkg/lists"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -144,6 +147,9 @@ func TestReferenceHasEveryDefault(t *testing.T) {
 	if len(got.Notify) == 0 {
 		got.Notify = nil
 	}
+	if len(got.Lists) == 0 {
+		got.Lists = nil
+	}
 	if got.Policy.Honeypots = nil; len(got.Policy.Allow) == 0 {
 		got.Policy.Allow = nil // an empty list in the file is no nil
 	}
@@ -163,11 +169,18 @@ func TestReferenceHasEveryDefault(t *testing.T) {
 
 // withEntries turns the entry that the reference shows as a comment into one.
 func withEntries(data []byte) []byte {
-	head, entry, _ := bytes.Cut(data, []byte("notify: []\n# The keys of an entry, with their defaults:\n"))
-	for line := range bytes.Lines(entry) {
-		head = append(head, bytes.TrimPrefix(line, []byte("# "))...)
+	for _, key := range []string{"lists", "notify"} {
+		head, rest, _ := bytes.Cut(data, []byte(key+": []\n# The keys of an entry, with their defaults:\n"))
+		entry, tail, _ := bytes.Cut(rest, []byte("\n\n"))
+		data = slices.Clone(head)
+		for line := range bytes.Lines(entry) {
+			data = append(data, bytes.TrimPrefix(line, []byte("# "))...)
+		}
+		if len(tail) > 0 {
+			data = append(append(data, "\n\n"...), tail...)
+		}
 	}
-	return head
+	return data
 }
 
 // TestReferenceShowsTheDefaultsOfATarget reads the entry in the comment, with the one key that it needs.
@@ -176,7 +189,10 @@ func TestReferenceShowsTheDefaultsOfATarget(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	data = bytes.Replace(withEntries(data), []byte(`url: ""`), []byte(`url: "https://hooks.example.com/x"`), 1)
+	data = bytes.Replace(withEntries(data), []byte(`- name: ""`), []byte(`- name: voipbl`), 1)
+	head, tail, _ := bytes.Cut(data, []byte("\nnotify:"))
+	tail = bytes.Replace(tail, []byte(`url: ""`), []byte(`url: "https://hooks.example.com/x"`), 1)
+	data = slices.Concat(head, []byte("\nnotify:"), tail)
 	got, _, err := config.Parse(bytes.NewReader(data), "reference.yaml", withSecret())
 	if err != nil {
 		t.Fatal(err)
@@ -188,6 +204,11 @@ func TestReferenceShowsTheDefaultsOfATarget(t *testing.T) {
 	}
 	if !reflect.DeepEqual(got.Notify[0], want) {
 		t.Errorf("got  %+v\nwant %+v", got.Notify[0], want)
+	}
+	list := config.DefaultList()
+	list.Name, list.Format, list.Refresh = "voipbl", lists.Plain, 4*time.Hour
+	if !reflect.DeepEqual(got.Lists[0], list) {
+		t.Errorf("got  %+v\nwant %+v", got.Lists[0], list)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/ringwall/ringwall/pkg/firewall"
+	"github.com/ringwall/ringwall/pkg/lists"
 	"github.com/ringwall/ringwall/pkg/notify/message"
 )
 
@@ -434,6 +435,48 @@ func allSettings() []setting {
 			meaning: `Where each copy is sent on as it came, HOST:PORT: for Homer, since Asterisk sends to one ` +
 				`place only; "" is nowhere.`,
 			reason: "only you know whether you have one"},
+
+		{path: "lists", restart: true,
+			meaning: "Lists of known attackers, one entry each, whose packets to the ports above are dropped. Nothing is " +
+				"fetched that does not stand here. What is allowed, trusted, a trunk's, private or this machine's own, is " +
+				"never touched by a list. With its name alone: apiban (with key_file), voipbl, spamhaus-drop, " +
+				"spamhaus-drop-v6, blocklist-de-sip. See deploy/docs/lists.md."},
+		{path: "lists[].name",
+			meaning: "How messages, metrics and ringwall lists call it: small letters, digits, - and _, up to 32, different " +
+				"for each."},
+		{path: "lists[].url",
+			meaning: `Where it is: "https://…", never shown again, since such addresses may hold a key. {key} in it is ` +
+				"replaced by the key. Redirects to other hosts are refused.",
+			reason: "that of the list with this name"},
+		{path: "lists[].url_file",
+			meaning: "A file that holds only the url: its whole path. It is refused when everybody can read it.",
+			reason:  "none"},
+		{path: "lists[].file",
+			meaning: "A file of this machine, its whole path, in place of a url.",
+			reason:  "none"},
+		{path: "lists[].format", byDefault: lists.Auto, allowed: oneOf(lists.Formats()...),
+			meaning: "plain and netset: an address or network a line; ndjson: an object a line, as Spamhaus; apiban; " +
+				"crowdsec: a LAPI's stream of decisions, or lines; auto looks how it begins.",
+			reason: "they cannot be mistaken for each other"},
+		{path: "lists[].key_file",
+			meaning: "A file that holds only the key of the list's publisher, or USER:PASSWORD: its whole path. It is sent " +
+				"as X-Api-Key, or by basic authentication, where the url has no {key}.",
+			reason: "none; APIBAN and CrowdSec give you one"},
+		{path: "lists[].refresh", byDefault: time.Duration(0), allowed: checkedBy((*parser).checkRefresh),
+			meaning: "How often it is fetched: 1m to 7d, or 0 for the default. What has not changed is not sent again.",
+			reason:  "as often as its publisher wants it, else 4h"},
+		{path: "lists[].mode", byDefault: Enforce, allowed: oneOf(Enforce, Observe),
+			meaning: "enforce drops; observe counts what would be dropped.",
+			reason:  "who asks for a list wants it; observe for a week shows what it is good for"},
+		{path: "lists[].ttl", byDefault: week, allowed: inBounds(time.Hour, longestDuration),
+			meaning: "How long a list counts that cannot be fetched, and each address of APIBAN's: {least} to {most}.",
+			reason:  "addresses change hands, and APIBAN asks for a week"},
+		{path: "lists[].max_entries", byDefault: 250_000, allowed: inBounds(1, 1<<20),
+			meaning: "A longer list is refused, and the one before stays: {least} to {most}.",
+			reason:  "the longest of those with a name has 100000; each takes some 100 bytes, twice"},
+		{path: "lists[].max_prefix", byDefault: 10, allowed: inBounds(8, 32),
+			meaning: "Wider networks in a list are left out: bits of IPv4, and twice as many of IPv6; {least} to {most}.",
+			reason:  "nobody's attackers have more than four million addresses; what a list says of all of them is a mistake"},
 
 		{path: "fleet",
 			meaning: "Share bans, trust and what is allowed with the other PBXes of the same operator, over NATS with " +

@@ -64,7 +64,7 @@ func TestSettingsExplainThemselves(t *testing.T) {
 
 func TestDefaultsAreAllowed(t *testing.T) {
 	c := Default()
-	c.Asterisk, c.Notify = []Asterisk{DefaultAsterisk()}, []Notify{DefaultNotify()}
+	c.Asterisk, c.Notify, c.Lists = []Asterisk{DefaultAsterisk()}, []Notify{DefaultNotify()}, []List{DefaultList()}
 	f := &parser{settings: allSettings(), valueNodes: map[string]*yaml.Node{}, failed: map[string]bool{}}
 	f.checkSettings(&c)
 	if len(f.mistakes) > 0 || len(f.warnings) > 0 {
