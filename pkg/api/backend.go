@@ -41,6 +41,9 @@ type Backend interface {
 	// valid, of all.
 	History(ctx context.Context, since time.Time, addr netip.Addr, each func([]ban.Decision) error) error
 
+	// RefreshList fetches a list of attackers, and returns once it is in force.
+	RefreshList(ctx context.Context, req ListRefreshRequest) (ListStatus, error)
+
 	// Page says where the status page is, and lets whoever opens that address within a short time change things there.
 	Page(ctx context.Context, by Peer) (PageResult, error)
 }

@@ -218,3 +218,7 @@ func start(t *testing.T, backend Backend, change func(*Server)) running {
 	})
 	return running{s, &Client{Socket: l.Path()}, log, stop}
 }
+
+func (f *fake) RefreshList(context.Context, ListRefreshRequest) (ListStatus, error) {
+	return ListStatus{}, nil
+}

@@ -57,6 +57,8 @@ func (s *Server) routeTable() map[string]route {
 		"/v1/ban":        post(s.serveBan),
 		"/v1/unban":      {method: http.MethodPost, long: true, serve: s.serveUnban},
 		"/v1/allow":      post(s.serveAllow),
+
+		"/v1/list-refresh": {method: http.MethodPost, long: true, serve: s.serveListRefresh},
 	}
 }
 

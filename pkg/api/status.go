@@ -32,6 +32,7 @@ type Status struct {
 	Dropped     []Dropped     `json:"dropped_by_others,omitempty"` // let in by Ringwall, not by another firewall
 	ObserveOnly []Observed    `json:"observe_only"`                // services whose evidence never bans
 	Geo         []GeoFile     `json:"geo,omitempty"`
+	Lists       []ListStatus  `json:"lists,omitempty"`
 	Fleet       *fleet.Status `json:"fleet,omitempty"` // nil: there is none
 	Warnings    []Warning     `json:"warnings"`
 }

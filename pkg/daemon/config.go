@@ -185,19 +185,28 @@ func (d *Daemon) reconfigureKernel(ctx context.Context, cfg *config.Config) erro
 		have.MaxElements
 	d.ports.setConfig(cfg.Firewall)
 	want.UDPPorts, want.TCPPorts = d.ports.portsToClose()
+	want.Lists = kernelLists(d.config.atStart.Lists, cfg.Policy.Mode)
 	// Before the rules: what the meter spares must be known when it begins, and need not be when it ends.
-	d.pipeline.SetMeter(cfg.Firewall.Meter.Enabled)
+	d.pipeline.SetMeter(d.needsTrust(cfg))
 	ctx, cancel := context.WithTimeout(ctx, reloadPatience)
 	defer cancel()
 	if err := d.writer.Reconfigure(ctx, want); err != nil {
 		d.ports.setConfig(d.config.currentConfig().Firewall)
-		d.pipeline.SetMeter(d.config.currentConfig().Firewall.Meter.Enabled)
+		d.pipeline.SetMeter(d.needsTrust(d.config.currentConfig()))
 		return fmt.Errorf("firewall: %w", err)
 	}
-	if cfg.Firewall.Meter.Enabled {
+	if d.needsTrust(cfg) {
 		d.pipeline.RefreshTrust()
 	}
+	if d.lists != nil {
+		d.lists.want()
+	}
 	return nil
+}
+
+// needsTrust reports whether the kernel has to know whom the engine trusts: the meter and the lists spare them.
+func (d *Daemon) needsTrust(cfg *config.Config) bool {
+	return cfg.Firewall.Meter.Enabled || len(d.config.atStart.Lists) > 0
 }
 
 // keepConfiguration keeps what is in force, or says why it cannot.

@@ -79,6 +79,7 @@ type Daemon struct {
 	drops    *othersDrops // nil in a dry run
 	sensors  *sensors
 	fleet    *fleetNode
+	lists    *attackerLists // nil: there are none
 
 	// Who must not be banned.
 	allowSources *allowSources
@@ -149,7 +150,7 @@ func New(o Options) (_ *Daemon, err error) {
 		Clock: cmp.Or(o.clock, pipeline.NewClock(d.started)), Engine: judge, Metrics: d.metrics, History: d.feed,
 		Announcer: d.announcer,
 		Tell:      d.fleet.tell,
-		Log:       d.log, Meter: cfg.Firewall.Meter.Enabled, Decided: d.ports.eventDecided,
+		Log:       d.log, Meter: d.needsTrust(cfg), Decided: d.ports.eventDecided,
 	})
 	d.allowed = newAllowFile(cfg.State.Path, d.log)
 	d.allowSources = d.newAllowSources(cfg)
@@ -175,6 +176,7 @@ func New(o Options) (_ *Daemon, err error) {
 	d.openNotify()
 	d.openSensors()
 	d.addPart("fleet", "mend what it says, then: systemctl reload ringwall", d.fleet.open)
+	d.openLists(cfg)
 	for _, a := range cfg.Asterisk {
 		p, err := d.newPBX(a)
 		if err != nil {
@@ -193,8 +195,12 @@ func New(o Options) (_ *Daemon, err error) {
 // bound, a full queue for each Asterisk, and a collector that works harder near it instead of doubling the heap.
 func (d *Daemon) MemoryBudget() int64 {
 	cfg := d.config.currentConfig()
-	const base, source, queue = 20 << 20, 250, 64 << 20
-	return base + int64(cfg.Policy.MaxSources)*source + int64(max(1, len(cfg.Asterisk)))*queue
+	const base, source, queue, listed = 20 << 20, 250, 64 << 20, 120
+	entries := 0
+	for _, l := range cfg.Lists {
+		entries += l.MaxEntries
+	}
+	return base + int64(entries)*listed + int64(cfg.Policy.MaxSources)*source + int64(max(1, len(cfg.Asterisk)))*queue
 }
 
 // Close gives back what New took, of a daemon that was not run.

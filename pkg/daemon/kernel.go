@@ -35,6 +35,7 @@ func (d *Daemon) openKernel(cfg *config.Config) error {
 	} else {
 		c := TableConfig(cfg, d.opts.NetNS)
 		c.UDPPorts, c.TCPPorts = d.ports.portsToClose()
+		c.Lists = kernelLists(cfg.Lists, cfg.Policy.Mode)
 		t, err := firewall.Open(c)
 		if err != nil {
 			return fmt.Errorf("the kernel's firewall: %w", err)
@@ -89,6 +90,9 @@ func (d *Daemon) openKernel(cfg *config.Config) error {
 				close(begun)
 			}
 			first = false
+			if d.lists != nil {
+				d.lists.want()
+			}
 		},
 		Sample:  d.pipeline.SampleDesired,
 		Sampled: d.kernel.noteSample,

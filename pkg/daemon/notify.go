@@ -22,6 +22,7 @@ func (d *Daemon) notifyOf(decision ban.Decision) {
 	if d.opts.OnDecision != nil {
 		d.opts.OnDecision(decision)
 	}
+	d.lists.noteDecision(decision)
 	if decision.Origin == "" { // of a ban that another node made, that node tells
 		d.notifier.Push(decision)
 	}

@@ -87,6 +87,8 @@ func (b backend) Status(context.Context) (api.Status, error) {
 			Text: "what happens is not saved: " + b.store.Err().Error(), Try: "look at the disk of " + cfg.State.Path,
 		})
 	}
+	s.Lists = b.lists.statuses()
+	s.Warnings = append(s.Warnings, listWarnings(s.Lists)...)
 	s.Warnings = append(s.Warnings, proxyWarnings(proxies)...)
 	for _, limit := range sortedKeys(s.Engine.Limited) {
 		s.Warnings = append(s.Warnings, api.Warning{

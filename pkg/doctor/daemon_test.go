@@ -248,3 +248,7 @@ func TestWhoComesThroughAProxyIsToldOf(t *testing.T) {
 		})
 	}
 }
+
+func (b told) RefreshList(context.Context, api.ListRefreshRequest) (api.ListStatus, error) {
+	return api.ListStatus{}, nil
+}

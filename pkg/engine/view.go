@@ -27,10 +27,12 @@ type Explanation struct {
 	// GoodFlows pass whatever is banned; the daemon fills them in, some of AllGoodFlows.
 	GoodFlows    []ban.GoodFlow `json:"good_flows,omitempty"`
 	AllGoodFlows int            `json:"all_good_flows,omitempty"`
-	Evidence     []ban.Evidence `json:"evidence"` // oldest first
-	Lost         int            `json:"lost"`     // older pieces that are no longer kept
-	Lines        []string       `json:"lines"`    // the arithmetic and what would change it, for a person
-	ban.Place                   // of Address; the engine leaves it empty
+	// Listed are the lists of attackers that name the address; the daemon fills them in.
+	Listed    []ban.Listing  `json:"listed,omitempty"`
+	Evidence  []ban.Evidence `json:"evidence"` // oldest first
+	Lost      int            `json:"lost"`     // older pieces that are no longer kept
+	Lines     []string       `json:"lines"`    // the arithmetic and what would change it, for a person
+	ban.Place                // of Address; the engine leaves it empty
 }
 
 // Stats are the engine's own counts.

@@ -361,9 +361,9 @@ func (t *Table) setLists(ctx context.Context, listed iter.Seq[Listed]) error {
 		return err
 	}
 	now := time.Now()
-	marks := make([]uint32, len(t.cfg.Lists))
-	for i, l := range t.cfg.Lists {
-		marks[i] = l.mark()
+	var marks []uint32
+	for _, l := range t.currentConfig().Lists {
+		marks = append(marks, l.mark())
 	}
 	var waiting [4][]nfnl.SetElement
 	write := func(i int) error {

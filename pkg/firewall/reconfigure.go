@@ -4,10 +4,11 @@ import (
 	"context"
 	"fmt"
 	"reflect"
+	"slices"
 )
 
 // Reconfigure changes the scope, the ports, the priority, the meter and the knock of a table that is in use. The tap
-// stays as [Table.SetTap] left it, the lists stay, and the rest of cfg has to be as it was in Open. Rules and sets are exchanged in one
+// stays as [Table.SetTap] left it, lists of another mode hold nothing before the next [Table.SetLists], and the rest of cfg has to be as it was in Open. Rules and sets are exchanged in one
 // transaction: no packet meets a chain without them, and elements and counters stay. Another priority is another chain,
 // which the kernel exchanges as it does for [Migrated]. After an error the kernel has what it had.
 func (t *Table) Reconfigure(cfg Config) error {
@@ -23,8 +24,14 @@ func (t *Table) Reconfigure(cfg Config) error {
 		return fmt.Errorf("%w: table, owner, the IPv6 prefix and the number of elements stay as they are", ErrChange)
 	}
 	cfg.NetNS, cfg.noReject, cfg.noPaces = old.NetNS, old.noReject, old.noPaces
-	cfg.Tap, cfg.noTap, cfg.Lists, cfg.liveLists = old.Tap, old.noTap, old.Lists, old.liveLists
-	return t.changeLocked(cfg)
+	cfg.Tap, cfg.noTap, cfg.liveLists = old.Tap, old.noTap, old.liveLists
+	if err := t.changeLocked(cfg); err != nil {
+		return err
+	}
+	if !slices.Equal(cfg.Lists, old.Lists) {
+		t.setListState(func() { t.lists.filled = false })
+	}
+	return nil
 }
 
 // changeLocked builds the table with another configuration.
@@ -55,7 +62,7 @@ func (t *Table) setConfigLocked(cfg Config) {
 	t.stateMu.Lock()
 	defer t.stateMu.Unlock()
 	t.cfg.Scope, t.cfg.UDPPorts, t.cfg.TCPPorts = cfg.Scope, cfg.UDPPorts, cfg.TCPPorts
-	t.cfg.ManagerPorts = cfg.ManagerPorts
+	t.cfg.ManagerPorts, t.cfg.Lists = cfg.ManagerPorts, cfg.Lists
 	t.cfg.Priority, t.cfg.Meter, t.cfg.Knock, t.cfg.Tap = cfg.Priority, cfg.Meter, cfg.Knock, cfg.Tap
 }
 

@@ -167,11 +167,12 @@ func TestMerge(t *testing.T) {
 		{netip.MustParsePrefix("2001:db9::/64"), "a trunk"}}
 	m := Merge(all, exempt, noon)
 	var got []string
-	for a, list := range m.Hosts() {
-		got = append(got, fmt.Sprintf("%s %s", a, all[list].Name))
-	}
-	for _, s := range m.Spans() {
-		got = append(got, fmt.Sprintf("%s-%s %s", s.From, s.To, all[s.List].Name))
+	for e := range m.Elements() {
+		s := e.From.String()
+		if e.From != e.To {
+			s += "-" + e.To.String()
+		}
+		got = append(got, s+" "+all[e.List].Name)
 	}
 	want := []string{
 		"192.0.2.1 first", "203.0.113.9 first",

@@ -16,17 +16,18 @@ type List struct {
 	Entries []Entry // sorted, as from Parse and Clean
 }
 
-// Span is a range of addresses of one list.
-type Span struct {
-	From, To netip.Addr
-	List     int // its place in what was merged
+// Element is an address of one list, or a range of them.
+type Element struct {
+	From, To netip.Addr // both inside
+	List     int        // its place in what was merged
+	Ends     time.Time  // zero: as long as the list names it
 }
 
 // Merged is what several lists name together: no address twice.
 type Merged struct {
-	hosts []Entry // addresses, sorted
-	nets  []Entry // networks, sorted, some in others
-	spans []Span  // the networks, disjoint, by address
+	hosts []Entry   // addresses, sorted
+	nets  []Entry   // networks, sorted, some in others
+	spans []Element // the networks, disjoint, by address
 	left  []LeftOut
 }
 
@@ -96,22 +97,24 @@ func Merge(all []List, exempt []Exemption, now time.Time) *Merged {
 
 // flatten makes disjoint spans of sorted networks, which nest and never cross: where several hold an address, the one of
 // the least rank has it, of equal ones the wider.
-func flatten(nets []Entry, rank func(uint8) int) []Span {
+func flatten(nets []Entry, rank func(uint8) int) []Element {
 	var (
-		spans []Span
+		spans []Element
 		stack []Entry
 		pos   netip.Addr // the first address without a span; invalid past the last one
 	)
 	emit := func(to netip.Addr) {
-		list := int(stack[len(stack)-1].list)
+		top := stack[len(stack)-1]
+		list, ends := int(top.list), top.Ends()
 		if !pos.IsValid() || to.Less(pos) {
 			return
 		}
-		if n := len(spans); n > 0 && spans[n-1].List == list && spans[n-1].To.Next() == pos {
+		if n := len(spans); n > 0 && spans[n-1].List == list && spans[n-1].Ends.Equal(ends) &&
+			spans[n-1].To.Next() == pos {
 			spans[n-1].To = to // of neighbours the kernel needs one range
 			return
 		}
-		spans = append(spans, Span{pos, to, list})
+		spans = append(spans, Element{pos, to, list, ends})
 	}
 	pop := func() {
 		last := netipx.PrefixLastIP(stack[len(stack)-1].Prefix())
@@ -143,19 +146,25 @@ func flatten(nets []Entry, rank func(uint8) int) []Span {
 	return spans
 }
 
-// Hosts yields each single address, sorted, and its list.
-func (m *Merged) Hosts() iter.Seq2[netip.Addr, int] {
-	return func(yield func(netip.Addr, int) bool) {
-		for _, e := range m.hosts {
-			if !yield(e.addr(), int(e.list)) {
+// Elements yields what the kernel needs: each address, and the networks as disjoint ranges.
+func (m *Merged) Elements() iter.Seq[Element] {
+	return func(yield func(Element) bool) {
+		for i := range m.Len() {
+			if !yield(m.Element(i)) {
 				return
 			}
 		}
 	}
 }
 
-// Spans are the networks.
-func (m *Merged) Spans() []Span { return m.spans }
+// Element is one of [Merged.Len] elements.
+func (m *Merged) Element(i int) Element {
+	if i >= len(m.hosts) {
+		return m.spans[i-len(m.hosts)]
+	}
+	e := m.hosts[i]
+	return Element{e.addr(), e.addr(), int(e.list), e.Ends()}
+}
 
 // Len is how many elements the kernel needs.
 func (m *Merged) Len() int { return len(m.hosts) + len(m.spans) }
@@ -173,7 +182,7 @@ func (m *Merged) Find(a netip.Addr) (list int, ok bool) {
 	if i, ok := slices.BinarySearchFunc(m.hosts, key, Entry.compare); ok {
 		return int(m.hosts[i].list), true
 	}
-	i, _ := slices.BinarySearchFunc(m.spans, a, func(s Span, a netip.Addr) int { return s.To.Compare(a) })
+	i, _ := slices.BinarySearchFunc(m.spans, a, func(s Element, a netip.Addr) int { return s.To.Compare(a) })
 	if i < len(m.spans) && m.spans[i].From.Compare(a) <= 0 {
 		return m.spans[i].List, true
 	}

@@ -29,6 +29,8 @@ func VerdictSentence(ex engine.Explanation, clock func(time.Time) string) string
 		return fmt.Sprintf("%s is never banned: it is on the allow list%s.", ex.Address, entryNote(ex.Allow))
 	case ex.Verdict == "protected":
 		return fmt.Sprintf("%s is never banned: Asterisk knows it%s.", ex.Address, entryNote(ex.Allow))
+	case listedBy(ex) != "":
+		return fmt.Sprintf("%s is kept out by the list %s.", ex.Address, listedBy(ex))
 	case ex.Verdict == "unknown":
 		return fmt.Sprintf("%s is not banned: Ringwall has seen nothing from it.", ex.Address)
 	}
@@ -94,4 +96,14 @@ func EvidenceNote(e ban.Evidence) (by, note string) {
 		note += " (seen by: " + printable.String(e.SeenBy) + ")"
 	}
 	return by, note
+}
+
+// listedBy is a list that keeps an address out, with its entry.
+func listedBy(ex engine.Explanation) string {
+	for _, l := range ex.Listed {
+		if l.Enforced && !l.LeftOut {
+			return printable.String(l.List) + " (" + humanize.Prefix(l.Prefix) + ")"
+		}
+	}
+	return ""
 }

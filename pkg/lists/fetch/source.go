@@ -17,6 +17,7 @@ import (
 // Source is a list, and where it comes from.
 type Source struct {
 	Name    string
+	From    string // where it is, as the configuration says: a copy of another place is not used
 	URL     string // or File; {key} in it is the key
 	File    string
 	Format  lists.Format
@@ -42,7 +43,7 @@ func (s *Source) limits() lists.Limits {
 
 // identity tells whether a copy is of this list: of another address it is not.
 func (s *Source) identity() string {
-	sum := sha256.Sum256([]byte(cmp.Or(s.URL, s.File) + "\x00" + string(s.Format)))
+	sum := sha256.Sum256([]byte(cmp.Or(s.From, s.URL, s.File) + "\x00" + string(s.Format)))
 	return hex.EncodeToString(sum[:8])
 }
 

@@ -18,6 +18,7 @@ import (
 	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/engine"
 	"github.com/ringwall/ringwall/pkg/humanize"
+	"github.com/ringwall/ringwall/pkg/lists"
 	"github.com/ringwall/ringwall/pkg/printable"
 )
 
@@ -86,6 +87,12 @@ func explanations() map[string]engine.Explanation {
 		return ex
 	}
 	return map[string]engine.Explanation{
+		"listed": {
+			Address: netip.MustParseAddr("198.51.100.9"), Source: netip.MustParsePrefix("198.51.100.9/32"), Verdict: "unknown",
+			Threshold: 10, HalfLife: 600, Evidence: []ban.Evidence{},
+			Listed: []ban.Listing{{List: "voipbl", Prefix: netip.MustParsePrefix("198.51.100.0/24"), Enforced: true}},
+			Lines:  []string{"nothing is known of it", "the list voipbl names it (198.51.100.0/24): its packets are dropped"},
+		},
 		"banned": with(func(ex *engine.Explanation) {
 			ex.Verdict, ex.Score, ex.Attempts, ex.Bans, ex.Lost, ex.Evidence = "banned", 11.2, 6, 1, 3, evidence
 			ex.Ban = &ban.Ban{
@@ -196,15 +203,24 @@ func TestTablesForPeople(t *testing.T) {
 		"history-review": {[]string{"history"}, 0, func(b *backend) {
 			b.review = reviewOfADay
 		}},
-		"history-empty": {[]string{"history", "--since", "90m"}, 0, func(b *backend) { b.empty = true }},
-		"version":       {[]string{"version"}, 0, nil},
-		"version.flag":  {[]string{"--version"}, 0, nil},
-		"status.json":   {[]string{"status", "--json"}, 0, func(b *backend) { b.status = trouble }},
-		"bans.json":     {[]string{"list", "--json"}, 0, nil},
-		"trust.json":    {[]string{"list", "trust", "--json"}, 0, nil},
-		"allow.json":    {[]string{"allow", "list", "--json"}, 0, nil},
-		"history.json":  {[]string{"history", "--json"}, 0, nil},
-		"version.json":  {[]string{"version", "--json"}, 0, nil},
+		"history-empty":   {[]string{"history", "--since", "90m"}, 0, func(b *backend) { b.empty = true }},
+		"version":         {[]string{"version"}, 0, nil},
+		"version.flag":    {[]string{"--version"}, 0, nil},
+		"status.json":     {[]string{"status", "--json"}, 0, func(b *backend) { b.status = trouble }},
+		"bans.json":       {[]string{"list", "--json"}, 0, nil},
+		"trust.json":      {[]string{"list", "trust", "--json"}, 0, nil},
+		"allow.json":      {[]string{"allow", "list", "--json"}, 0, nil},
+		"history.json":    {[]string{"history", "--json"}, 0, nil},
+		"version.json":    {[]string{"version", "--json"}, 0, nil},
+		"lists":           {[]string{"lists"}, 90, func(b *backend) { b.status = withLists }},
+		"lists-none":      {[]string{"lists"}, 80, nil},
+		"lists.json":      {[]string{"lists", "--json"}, 0, func(b *backend) { b.status = withLists }},
+		"lists-refresh":   {[]string{"lists", "refresh", "voipbl"}, 0, nil},
+		"lists-test-none": {[]string{"lists", "test", "192.0.2.1"}, 0, func(b *backend) { b.echo = true }},
+		"lists-test": {[]string{"lists", "test", "198.51.100.9"}, 80,
+			func(b *backend) { b.explain = explanations()["listed"] }},
+		"lists-test.json": {[]string{"lists", "test", "198.51.100.9", "--json"}, 0,
+			func(b *backend) { b.explain = explanations()["listed"] }},
 		"why-banned.json": {[]string{"why", "203.0.113.5", "--json"}, 0,
 			func(b *backend) { b.explain = explanations()["banned"] }},
 		"why-banned-small": {[]string{"why", "203.0.113.5"}, 100,
@@ -744,5 +760,21 @@ func TestTheJournalGetsOneLineForEachFailure(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// withLists is a daemon with a good list, one that is held back, and one that never came.
+func withLists(st *api.Status) {
+	st.Lists = []api.ListStatus{
+		{Name: "voipbl", Mode: "enforce", Entries: 98123, Packets: 4711, Fetched: at(ago(time.Hour)), Changed: at(ago(5 * time.Hour)),
+			LeftOut: map[lists.Why]int{lists.Reserved: 2, lists.Exempt: 1}, Omissions: []lists.Omission{
+				{Prefix: netip.MustParsePrefix("10.0.0.0/8"), Why: lists.Reserved},
+				{Prefix: netip.MustParsePrefix("192.0.2.7/32"), Why: lists.Exempt, Of: "allowed, by " + hostile}},
+			Bad: 1, BadSample: hostile, Customers: []netip.Addr{netip.MustParseAddr("198.51.100.7")}},
+		{Name: "spamhaus-drop", Mode: "observe", Entries: 1640, Fetched: at(ago(50 * time.Hour)), Tried: at(ago(time.Minute)), Held: true,
+			Error: "the list shrank from 1640 entries to 12, so it is held back", Try: "ringwall lists refresh spamhaus-drop --accept",
+			Credit: "(c) 2026 The Spamhaus Project SLU"},
+		{Name: "apiban", Mode: "enforce", Tried: at(ago(time.Minute)), Error: "the server says 403 Forbidden: \"" + hostile + "\"",
+			Try: "key_file: the key that the list's provider gave you"},
 	}
 }

@@ -337,3 +337,7 @@ func (w *world) do(t *testing.T, args ...string) int {
 	t.Helper()
 	return w.app.Execute(t.Context(), append([]string{"--socket", w.socket}, args...))
 }
+
+func (b *backend) RefreshList(_ context.Context, req api.ListRefreshRequest) (api.ListStatus, error) {
+	return api.ListStatus{Name: req.Name, Entries: 98123}, b.err
+}
