@@ -579,8 +579,16 @@ func (told toldBy) add(frames []lab.Frame) {
 func catalogueLab(t *testing.T) *lab.Lab {
 	return lab.Start(t, lab.Options{Version: 22, HTTPAMI: true,
 		Edit: func(file, content string) string {
-			if file == "http.conf" {
+			switch file {
+			case "http.conf":
 				content = strings.Replace(content, "bindaddr = 0.0.0.0\n", "bindaddr = ::\n", 1)
+			case "modules.conf":
+				content += "load = app_dial.so\nload = res_pjsip_t38.so\n"
+			case "extensions.conf":
+				content = strings.Replace(content, "[from-internal]\n",
+					"[from-internal]\nexten => _6[2-5]XX,1,Dial(PJSIP/${EXTEN})\n", 1)
+			case "pjsip.conf":
+				content = strings.Replace(content, "[phone](!)\n", "[phone](!)\nt38_udptl = yes\n", 1)
 			}
 			return addAccounts(file, forTheWire(file, content))
 		},

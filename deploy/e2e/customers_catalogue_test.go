@@ -66,6 +66,9 @@ func TestCatalogueOfCustomers(t *testing.T) {
 	for i, transport := range []string{"udp", "tcp"} {
 		r.registerInLatin1(latin, transport, fmt.Sprint(firstAccount+150+i))
 	}
+	caller, callee := ip4(234, 1), ip4(235, 1)
+	r.AddAddr(t, lab.Attacker, caller, callee)
+	r.callThatBecomesFax(caller, callee)
 	provider := r.Agent(t, lab.Trunk, lab.AgentOptions{Port: 5060, Timeout: trial.Patience, Retransmit: true})
 	for i := range 12 {
 		if _, err := provider.Options("100"); err != nil {
@@ -82,12 +85,18 @@ func TestCatalogueOfCustomers(t *testing.T) {
 	r.scannersAreOut()
 	r.silentLoginIsTold()
 	// All that was seen before is judged by now: the silent login came later, by both sensors.
-	for _, a := range []netip.Addr{office, latin, lab.Trunk.IPv4(), lab.Phone.IPv4()} {
+	for _, a := range []netip.Addr{office, latin, caller, callee, lab.Trunk.IPv4(), lab.Phone.IPv4()} {
 		if x := r.explanationOf(a); x.Ban != nil || x.Score != 0 || x.Bans != 0 {
 			t.Errorf("%s: %+v", a, x)
 		}
-		if told := r.decisionsAbout(a, ban.ActionBan, ban.ActionBreach); len(told) > 0 {
-			t.Errorf("%s: %q", a, told)
+		all, err := r.client.History(t.Context(), time.Time{}, a)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, d := range all {
+			if d.Action != ban.ActionTrust {
+				t.Errorf("%s: %+v", a, d)
+			}
 		}
 	}
 	r.stopDaemon()
@@ -110,6 +119,113 @@ func (r *rig) registerInLatin1(addr netip.Addr, transport, account string) {
 			if last, err := phone.Exchange(request); err != nil || last.Code != 200 {
 				r.t.Error(last, err)
 			}
+		}
+	}
+}
+
+// Session descriptions of a call, and of the fax that it becomes (ITU-T T.38, annex D).
+const (
+	audioSDP = "v=0\r\no=- 1 1 IN IP4 %[1]s\r\ns=-\r\nc=IN IP4 %[1]s\r\nt=0 0\r\nm=audio 40000 RTP/AVP 0\r\n"
+	faxSDP   = "v=0\r\no=- 1 2 IN IP4 %[1]s\r\ns=-\r\nc=IN IP4 %[1]s\r\nt=0 0\r\nm=image 40002 udptl t38\r\n" +
+		"a=T38FaxVersion:0\r\na=T38MaxBitRate:14400\r\na=T38FaxRateManagement:transferredTCF\r\n" +
+		"a=T38FaxMaxBuffer:262\r\na=T38FaxMaxDatagram:90\r\na=T38FaxUdpEC:t38UDPRedundancy\r\n"
+)
+
+// callThatBecomesFax has a phone call another, and both change to fax within the call and back again.
+func (r *rig) callThatBecomesFax(caller, callee netip.Addr) {
+	t := r.t
+	o := lab.AgentOptions{Timeout: trial.Patience, Retransmit: true}
+	o.Local = callee
+	called, calledAccount := r.Agent(t, lab.Attacker, o), fmt.Sprint(firstAccount+161)
+	o.Local = caller
+	calling, account := r.Agent(t, lab.Attacker, o), fmt.Sprint(firstAccount+160)
+	for phone, name := range map[*lab.Agent]string{called: calledAccount, calling: account} {
+		if code, err := phone.Register(name, lab.Password(name)); err != nil || code != 200 {
+			t.Fatal(code, err)
+		}
+	}
+	hungUp := make(chan error, 1)
+	go func() { hungUp <- answerCalls(called, callee) }()
+
+	call := lab.Request{Method: "INVITE", User: account, To: calledAccount, CallID: "fax-" + account, Tag: "caller",
+		Header: []string{"Content-Type: application/sdp"}}
+	// exchange sends one request of the call, with a password where that is asked for.
+	exchange := func() *lab.Response {
+		for {
+			call.CSeq++
+			call.Branch = fmt.Sprintf("z9hG4bK-fax-%d", call.CSeq)
+			answer, err := calling.Exchange(call)
+			if err != nil {
+				t.Fatal(call.Method, err)
+			}
+			if call.Method == "INVITE" {
+				ack := call
+				ack.Method, ack.Body, ack.Header, ack.Credentials = "ACK", "", nil, ""
+				_, ack.ToTag, _ = strings.Cut(answer.Get("To"), ";tag=")
+				if answer.Code < 300 {
+					call.ToTag, ack.Branch = ack.ToTag, ack.Branch+"-ack"
+				}
+				if err := calling.Send(ack.Bytes("udp", calling.Local(), calling.Server())); err != nil {
+					t.Fatal(err)
+				}
+			}
+			c := answer.Challenge()
+			if answer.Code != 401 || c == nil || call.Credentials != "" {
+				return answer
+			}
+			call.Credentials = c.Answer(account, lab.Password(account), call.Method, call.URI(calling.Server()))
+		}
+	}
+	for i, sdp := range []string{audioSDP, faxSDP, audioSDP} {
+		call.Body, call.Credentials = fmt.Sprintf(sdp, caller), ""
+		answer := exchange()
+		_, media, _ := strings.Cut(string(answer.Raw), "\r\nm=")
+		if want := []string{"audio", "image", "audio"}[i]; answer.Code != 200 || !strings.HasPrefix(media, want) {
+			t.Errorf("a call with %s: %s", want, answer.Raw)
+		}
+	}
+	call.Method, call.Body, call.Header, call.Credentials = "BYE", "", nil, ""
+	if answer := exchange(); answer.Code != 200 {
+		t.Error("BYE: ", answer.Code)
+	}
+	if err := <-hungUp; err != nil {
+		t.Error(err)
+	}
+}
+
+// answerCalls is a phone that takes every call and every change of it, until somebody hangs up.
+func answerCalls(phone *lab.Agent, addr netip.Addr) error {
+	for {
+		b, err := phone.Receive()
+		if err != nil {
+			return fmt.Errorf("waiting for a call: %w", err)
+		}
+		method, _, _ := strings.Cut(string(b), " ")
+		if method == "ACK" || strings.HasPrefix(method, "SIP/2.0") {
+			continue
+		}
+		answer, body := "SIP/2.0 200 OK\r\n", ""
+		for line := range strings.SplitSeq(string(b), "\r\n") {
+			switch name, _, _ := strings.Cut(line, ":"); name {
+			case "To":
+				if !strings.Contains(line, ";tag=") {
+					line += ";tag=callee"
+				}
+				fallthrough
+			case "Via", "From", "Call-ID", "CSeq":
+				answer += line + "\r\n"
+			}
+		}
+		if method == "INVITE" {
+			body = fmt.Sprintf(audioSDP, addr)
+			if strings.Contains(string(b), "m=image") {
+				body = fmt.Sprintf(faxSDP, addr)
+			}
+			answer += fmt.Sprintf("Contact: <sip:callee@%s>\r\nContent-Type: application/sdp\r\n", phone.Local())
+		}
+		answer += fmt.Sprintf("Content-Length: %d\r\n\r\n%s", len(body), body)
+		if err := phone.Send([]byte(answer)); err != nil || method == "BYE" {
+			return err
 		}
 	}
 }
@@ -186,12 +302,26 @@ func (r *rig) silentLoginIsTold() {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	slices.SortStableFunc(all, func(a, b ban.Decision) int { return a.Time.Compare(b.Time) })
-	order := map[ban.Action]int{}
-	for i, d := range all {
-		order[d.Action] = i + 1
+	var told, banned time.Time
+	for _, d := range all {
+		switch d.Action {
+		case ban.ActionBreach:
+			told = d.Time
+		case ban.ActionBan:
+			banned = d.Time
+		}
 	}
-	if order[ban.ActionBreach] == 0 || order[ban.ActionBan] == 0 {
-		r.t.Errorf("no breach and ban: %+v", all)
+	if told.IsZero() || banned.IsZero() || told.After(banned) {
+		r.t.Errorf("no breach before its ban: %+v", all)
+	}
+	// line is which of the log's tells of an action against him, or -1.
+	line := func(action ban.Action) int {
+		return slices.IndexFunc(strings.Split(r.daemon.Output(), "\n"), func(line string) bool {
+			return strings.Contains(line, " msg="+string(action)+" ") && strings.Contains(line, addr.String())
+		})
+	}
+	r.waitUntil("the log has the ban", func() bool { return line(ban.ActionBan) >= 0 })
+	if told := line(ban.ActionBreach); told < 0 || told > line(ban.ActionBan) {
+		r.t.Errorf("the log tells of no breach before the ban:\n%s", r.daemon.Output())
 	}
 }
