@@ -57,9 +57,11 @@ func (d *day) picture(t *testing.T) map[string]string {
 		-o -path /var/lib/dpkg -o -path /var/log -o -path /var/cache -o -path /var/lib/asterisk -o -path /var/spool \
 		-o -path /etc/passwd- -o -path /etc/group- -o -path /etc/shadow- -o -path /etc/gshadow- -o -path /etc/.pwd.lock \
 		-o -path /etc/subuid- -o -path /etc/subgid- -o -path /var/lib/apt/lists/lock -o -path /var/lib/apt/lists/partial -o -path /var/lib/apt/lists/auxfiles \
-		-o -path /var/lib/apt/extended_states \) -prune -o \( -path /etc -o -path '/etc/*' -o -path '/var/*' -o -path '/home/*' \) -type f -exec sha256sum {} + \
+		-o -path /var/lib/apt/extended_states \) -prune \
+		-o \( -path '/etc/*' -o -path '/var/*' -o -path '/home/*' \) -type f -exec sha256sum {} + \
 		-o -printf '%M:%U:%G:%l %p\n'
-		find /etc /var/lib/apt -type f -printf '%M:%U:%G %p#mode\n' | grep -vE '/etc/(passwd|group|shadow|gshadow|subuid|subgid)-|\.pwd\.lock|lists/(lock|partial)|extended_states'`)
+		find /etc /var/lib/apt -type f -printf '%M:%U:%G %p#mode\n' |
+			grep -vE '/etc/(passwd|group|shadow|gshadow|subuid|subgid)-|\.pwd\.lock|lists/(lock|partial)|extended_states'`)
 	all := make(map[string]string)
 	for line := range strings.Lines(out) {
 		what, name, ok := strings.Cut(strings.TrimSpace(line), " ")

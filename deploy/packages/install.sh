@@ -11,6 +11,7 @@
 set -eu
 
 url=@URL@
+key_id=@KEYID@ # as rpm names the key
 keyring=/etc/apt/keyrings/ringwall.asc
 source=/etc/apt/sources.list.d/ringwall.sources
 rpm_key=/etc/pki/rpm-gpg/RPM-GPG-KEY-ringwall
@@ -107,8 +108,14 @@ TEXT
 }
 
 remove_dnf() {
+	if [ -e $rpm_source ]; then
+		"$dnf" -q --disablerepo='*' --enablerepo=ringwall clean all >/dev/null 2>&1 || true
+	fi
 	rm -f $rpm_source $rpm_key
-	[ -z "${dnf:-}" ] || "$dnf" -q clean all --disablerepo='*' --enablerepo=ringwall >/dev/null 2>&1 || true
+	# dnf has put it there when it saw it first (gpgkey=).
+	rpm -q gpg-pubkey 2>/dev/null | grep "^gpg-pubkey-$key_id-" | while read -r imported; do
+		rpm -e "$imported"
+	done
 }
 
 start() {

@@ -23,7 +23,8 @@ type signer struct{ home, fingerprint string }
 func newSigner(t *testing.T, name string, options ...string) signer {
 	t.Helper()
 	s := signer{home: t.TempDir()}
-	if err := os.WriteFile(filepath.Join(s.home, "gpg.conf"), []byte(strings.Join(options, "\n")+"\n"), 0o600); err != nil {
+	conf := strings.Join(options, "\n") + "\n"
+	if err := os.WriteFile(filepath.Join(s.home, "gpg.conf"), []byte(conf), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	gpg := func(args ...string) string {
@@ -102,8 +103,8 @@ const useSource = `
 install -d /etc/apt/keyrings
 cp /mnt/key.asc /etc/apt/keyrings/ringwall.asc
 : >/etc/apt/sources.list
-printf 'Types: deb\nURIs: %s/apt\nSuites: stable\nComponents: main\nSigned-By: /etc/apt/keyrings/ringwall.asc\n' "$(cat /mnt/url)" \
-	>/etc/apt/sources.list.d/ringwall.sources
+printf 'Types: deb\nURIs: %s/apt\nSuites: stable\nComponents: main\nSigned-By: %s\n' "$(cat /mnt/url)" \
+	/etc/apt/keyrings/ringwall.asc >/etc/apt/sources.list.d/ringwall.sources
 `
 
 // testRepository installs from a repository as people do: over HTTP, with the signature checked.
@@ -114,9 +115,7 @@ func testRepository(t *testing.T, oldPackages, newPackages string) {
 		if err := os.WriteFile(filepath.Join(d.share, "url"), []byte(url), 0o644); err != nil {
 			t.Fatal(err)
 		}
-		if out, err := exec.Command("cp", filepath.Join(dir, "ringwall.asc"), filepath.Join(d.share, "key.asc")).CombinedOutput(); err != nil {
-			t.Fatalf("%v\n%s", err, out)
-		}
+		outputOf(t, "cp", filepath.Join(dir, "ringwall.asc"), filepath.Join(d.share, "key.asc"))
 	}
 	t.Run("apt", func(t *testing.T) {
 		d, dir := newDebian(t), t.TempDir()
@@ -131,7 +130,8 @@ func testRepository(t *testing.T, oldPackages, newPackages string) {
 		makeRepository(t, key, url, newPackages, dir)
 		d.runScript(t, "apt update && apt upgrade -y -o Dpkg::Options::=--force-confold </dev/null")
 		d.wantOutput(t, "dpkg-query -W -f '${Version}' ringwall", newVersion)
-		d.runScript(t, "apt install -y --allow-downgrades -o Dpkg::Options::=--force-confold ringwall="+strings.ReplaceAll(oldVersion, "-", "~")+" </dev/null")
+		d.runScript(t, "apt install -y --allow-downgrades -o Dpkg::Options::=--force-confold ringwall="+
+			strings.ReplaceAll(oldVersion, "-", "~")+" </dev/null")
 	})
 	refused := func(t *testing.T, trusted, s signer, says string, env ...string) {
 		t.Helper()
@@ -157,7 +157,7 @@ func testRepository(t *testing.T, oldPackages, newPackages string) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		script := strings.ReplaceAll(strings.ReplaceAll(string(install), "@URL@", url), "@KEY@", string(block))
+		script := strings.NewReplacer("@URL@", url, "@KEY@", string(block), "@KEYID@", "0").Replace(string(install))
 		if err := os.WriteFile(filepath.Join(d.share, "install.sh"), []byte(script), 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -230,8 +230,8 @@ func testDNF(t *testing.T, key signer, packages string) {
 		"--target", filepath.Join(work, "stub/shadow-utils.rpm"))
 	outputOf(t, "createrepo_c", "--quiet", filepath.Join(work, "stub"))
 	conf := func(key string) string {
-		return fmt.Sprintf("[ringwall]\nname=Ringwall\nbaseurl=%s/rpm/$basearch\nenabled=1\ngpgcheck=1\nrepo_gpgcheck=1\ngpgkey=file://%s\n"+
-			"[stub]\nname=stub\nbaseurl=file://%s/stub\ngpgcheck=0\n", url, key, work)
+		return fmt.Sprintf("[ringwall]\nname=Ringwall\nbaseurl=%s/rpm/$basearch\nenabled=1\n"+
+			"gpgcheck=1\nrepo_gpgcheck=1\ngpgkey=file://%s\n[stub]\nname=stub\nbaseurl=file://%s/stub\ngpgcheck=0\n", url, key, work)
 	}
 	other := newSigner(t, "Somebody else <packages@ringwall.example>")
 	elsewhere := t.TempDir()
@@ -250,9 +250,10 @@ func testDNF(t *testing.T, key signer, packages string) {
 		if err := os.WriteFile(filepath.Join(home, ".rpmmacros"), []byte("%_dbpath /var/lib/rpm\n"), 0o644); err != nil {
 			t.Fatal(err)
 		}
-		cmd := exec.CommandContext(ctx, "nsenter", "--target", fmt.Sprint(d.holder.Process.Pid), "--net", "--", "dnf", "-y", "--installroot="+root,
-			"--releasever=9", "--setopt=reposdir="+repos, "--setopt=cachedir="+t.TempDir(), "--setopt=tsflags=noscripts",
-			"--setopt=install_weak_deps=False", "--setopt=logdir="+t.TempDir(), "install", "ringwall")
+		cmd := exec.CommandContext(ctx, "nsenter", "--target", fmt.Sprint(d.holder.Process.Pid), "--net", "--",
+			"dnf", "-y", "--installroot="+root, "--releasever=9", "--setopt=reposdir="+repos,
+			"--setopt=cachedir="+t.TempDir(), "--setopt=logdir="+t.TempDir(), "--setopt=tsflags=noscripts",
+			"--setopt=install_weak_deps=False", "install", "ringwall")
 		cmd.Env = append(os.Environ(), "LC_ALL=C.UTF-8", "HOME="+home)
 		b, err := cmd.CombinedOutput()
 		return root, string(b), err

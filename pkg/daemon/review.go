@@ -164,7 +164,8 @@ func (o *observations) sumUp(configPath string) ban.Decision {
 	if o.more {
 		count = "more than " + count
 	}
-	text := fmt.Sprintf("in the last %s %s would have been banned, ", humanize.Duration(o.now.Sub(o.first).Truncate(time.Hour)), count)
+	text := fmt.Sprintf("in the last %s %s would have been banned, ",
+		humanize.Duration(o.now.Sub(o.first).Truncate(time.Hour)), count)
 	if customers := o.customers(); len(customers) > 0 {
 		var names []string
 		for _, p := range customers {
@@ -176,7 +177,8 @@ func (o *observations) sumUp(configPath string) ban.Decision {
 		if configPath == "" {
 			configPath = "the configuration"
 		}
-		text += "and none of them ever logged in (to ban them: mode: enforce in " + configPath + ", then: systemctl reload ringwall)"
+		text += "and none of them ever logged in (to ban them: mode: enforce in " + configPath +
+			", then: systemctl reload ringwall)"
 	}
 	return ban.Decision{Time: o.now.UTC(), Action: ban.ActionReview, Reason: ban.ReasonObserved, Detail: text}
 }

@@ -302,8 +302,8 @@ func (p *Plan) readOwn(file string) (bool, error) {
 	case slices.Contains(p.managerUserForms(p.secret), string(text)):
 		return true, nil
 	}
-	return false, hint.Errorf("look at it, and move it away", "%s is there, was not written by setup, and gives Asterisk no user [%s]",
-		file, printable.String(p.User))
+	return false, hint.Errorf("look at it, and move it away",
+		"%s is there, was not written by setup, and gives Asterisk no user [%s]", file, printable.String(p.User))
 }
 
 // addUser plans the user's file, owned as manager.conf is.

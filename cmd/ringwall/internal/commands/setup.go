@@ -38,13 +38,13 @@ func (c *commands) setupCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "setup",
 		Short: "Let Ringwall in at the Asterisk of this machine",
-		Long: `Find Asterisk, as Debian, FreePBX, Issabel, Wazo or make install lay it out; show what lets Ringwall in there, ask, and write it:
-a manager user with read = security and a random secret, and /etc/ringwall/ringwall.yaml where there is none. Then Asterisk reads
-its files (manager reload), and the doctor's checks prove it. Files of others are never overwritten: where no folder is
-meant for a file more, two lines of comment and an include between them are appended to one.
+		Long: `Find Asterisk, as Debian, FreePBX, Issabel, Wazo or make install lay it out; show what lets Ringwall in there, ask, and
+write it: a manager user with read = security and a random secret, and /etc/ringwall/ringwall.yaml where there is none.
+Then Asterisk reads its files (manager reload), and the doctor's checks prove it. Files of others are never overwritten:
+where no folder is meant for a file more, two lines of comment and an include between them are appended to one.
 
-Without a terminal nothing is asked, and nothing is written without --yes. --undo removes what setup wrote, to the byte. What was
-changed since stays, and is named.`,
+Without a terminal nothing is asked, and nothing is written without --yes. --undo removes what setup wrote, to the byte.
+What was changed since stays, and is named.`,
 		Example: `  ringwall setup
   ringwall setup --dry-run
   ringwall setup --yes
@@ -72,7 +72,8 @@ changed since stays, and is named.`,
 	cmd.Flags().BoolVar(&f.dryRun, "dry-run", false, "only show what it would write")
 	cmd.Flags().BoolVar(&f.undo, "undo", false, "remove what setup wrote")
 	cmd.Flags().StringVar(&f.asterisk, "asterisk", "", "`FOLDER` of manager.conf, where it is an unusual one")
-	cmd.Flags().StringVar(&f.root, "root", "/", "`FOLDER` that holds another machine's etc: nothing is reloaded nor proven there")
+	cmd.Flags().StringVar(&f.root, "root", "/",
+		"`FOLDER` that holds another machine's etc: nothing is reloaded nor proven there")
 	return cmd
 }
 
