@@ -1,10 +1,12 @@
 package fleet
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -87,7 +89,11 @@ func (f *Fleet) Run(ctx context.Context) error {
 		}),
 	}
 	if f.cfg.CredentialsFile != "" {
-		options = append(options, nats.UserCredentials(f.cfg.CredentialsFile))
+		credentials, err := credentialsOption(f.cfg.CredentialsFile)
+		if err != nil {
+			return err
+		}
+		options = append(options, credentials)
 	}
 	if f.cfg.TLS != nil {
 		options = append(options, nats.Secure(f.cfg.TLS))
@@ -115,6 +121,19 @@ func (f *Fleet) Run(ctx context.Context) error {
 		<-sent
 	}()
 	return l.receiveAll(ctx, live, closed)
+}
+
+// credentialsOption proves to a server who the node is: by a file of nsc's, or by the seed of an nkey alone, as
+// ringwall fleet join writes it.
+func credentialsOption(file string) (nats.Option, error) {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	if bytes.Contains(data, []byte("NATS USER JWT")) {
+		return nats.UserCredentials(file), nil
+	}
+	return nats.NkeyOptionFromSeed(file)
 }
 
 func (l *link) connected(nc *nats.Conn) {

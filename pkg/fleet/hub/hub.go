@@ -1,0 +1,198 @@
+package hub
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nkeys"
+
+	"github.com/ringwall/ringwall/pkg/fleet"
+)
+
+const (
+	startTime   = 30 * time.Second
+	lookEvery   = time.Second // for who is invited and who is out
+	maxPayload  = 8 << 10     // bytes; a record has a few hundred
+	maxPending  = 8 << 20     // bytes that wait for one node
+	maxStore    = 2 << 30     // bytes on the disk
+	maxMemory   = 64 << 20    // bytes of JetStream's, which keeps its stream on the disk
+	maxNodes    = 20_000
+	hubUserName = "hub"
+)
+
+// Hub is a server at work.
+type Hub struct {
+	folder  Folder
+	log     *slog.Logger
+	server  *server.Server
+	options server.Options // without users
+	own     nkeys.KeyPair  // by which the hub itself is let in
+	members members
+}
+
+// Open prepares a server that listens at HOST:PORT.
+func Open(folder Folder, listen string, log *slog.Logger) (*Hub, error) {
+	h := &Hub{folder: folder, log: log}
+	var err error
+	if h.members, err = folder.readMembers(); err != nil {
+		return nil, err
+	}
+	certificate, err := folder.certificate()
+	if err != nil {
+		return nil, err
+	}
+	host, portText, err := net.SplitHostPort(listen)
+	if err != nil {
+		return nil, err
+	}
+	port, err := strconv.ParseUint(portText, 10, 16)
+	if err != nil {
+		return nil, fmt.Errorf("port %q: not a number up to 65535", portText)
+	}
+	if h.own, err = nkeys.CreateUser(); err != nil {
+		return nil, err
+	}
+	h.options = server.Options{
+		ServerName: ServerName, Host: host, Port: int(port), NoSigs: true, MaxConn: maxNodes, MaxPayload: maxPayload,
+		MaxPending: maxPending, PingInterval: 30 * time.Second, MaxPingsOut: 2,
+		JetStream: true, StoreDir: filepath.Join(folder.Path, "jetstream"), JetStreamMaxStore: maxStore,
+		JetStreamMaxMemory: maxMemory,
+		TLSConfig:          &tls.Config{Certificates: []tls.Certificate{certificate}, MinVersion: tls.VersionTLS12},
+		TLSTimeout:         10, AuthTimeout: 20, // seconds, of a machine that is busy
+	}
+	if h.options.Port == 0 {
+		h.options.Port = server.RANDOM_PORT
+	}
+	o, err := h.withUsers()
+	if err != nil {
+		return nil, err
+	}
+	if h.server, err = server.NewServer(o); err != nil {
+		return nil, err
+	}
+	h.server.SetLoggerV2(logger{log}, false, false, false)
+	return h, nil
+}
+
+// withUsers are the options with who may come in: each node in its own name, and the hub itself.
+func (h *Hub) withUsers() (*server.Options, error) {
+	o := h.options
+	public, err := h.own.PublicKey()
+	if err != nil {
+		return nil, err
+	}
+	o.Nkeys = []*server.NkeyUser{{Nkey: public}}
+	for _, node := range slices.Sorted(maps.Keys(h.members.Nodes)) {
+		o.Nkeys = append(o.Nkeys, &server.NkeyUser{Nkey: h.members.Nodes[node],
+			Permissions: permissionsOf(h.members.Fleet, node)})
+	}
+	return &o, nil
+}
+
+// permissionsOf are what a node needs, and no more.
+func permissionsOf(fleetName, node string) *server.Permissions {
+	stream := fleet.StreamName(fleetName)
+	return &server.Permissions{
+		Publish: &server.SubjectPermission{Allow: []string{"ringwall." + fleetName + "." + node + ".>",
+			"$JS.API.STREAM.INFO." + stream, "$JS.API.DIRECT.GET." + stream}},
+		Subscribe: &server.SubjectPermission{Allow: []string{"ringwall-live." + fleetName + ".>", "_INBOX.>"}},
+	}
+}
+
+// Address is where it listens, once it runs.
+func (h *Hub) Address() string { return h.server.Addr().String() }
+
+// Run serves until ctx ends. ready is called once nodes can join.
+func (h *Hub) Run(ctx context.Context, ready func()) error {
+	h.server.Start()
+	defer func() {
+		h.server.Shutdown()
+		h.server.WaitForShutdown()
+	}()
+	if !h.server.ReadyForConnections(startTime) {
+		return errors.New("the server does not listen: is its port taken?")
+	}
+	if err := h.makeStream(ctx); err != nil {
+		return err
+	}
+	h.log.Info("the hub works", "address", h.Address(), "fleet", h.members.Fleet, "nodes", len(h.members.Nodes))
+	ready()
+	look := time.NewTicker(lookEvery)
+	defer look.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-look.C:
+			h.lookForMembers()
+		}
+	}
+}
+
+// makeStream makes the fleet's stream, or brings it to what this version wants.
+func (h *Hub) makeStream(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, startTime)
+	defer cancel()
+	public, err := h.own.PublicKey()
+	if err != nil {
+		return err
+	}
+	nc, err := nats.Connect("", nats.InProcessServer(h.server), nats.Name(hubUserName), nats.Nkey(public, h.own.Sign),
+		nats.Secure(&tls.Config{InsecureSkipVerify: true}), nats.Timeout(startTime)) // within this process
+	if err != nil {
+		return fmt.Errorf("the hub does not reach itself: %w", err)
+	}
+	defer nc.Close()
+	js, err := jetstream.New(nc)
+	if err != nil {
+		return err
+	}
+	_, err = js.CreateOrUpdateStream(ctx, fleet.StreamConfig(h.members.Fleet))
+	return err
+}
+
+// lookForMembers lets in who was invited, and cuts off who was revoked.
+func (h *Hub) lookForMembers() {
+	m, err := h.folder.readMembers()
+	if err != nil {
+		h.log.Error("who is invited cannot be read; those of before stay", "err", err)
+		return
+	}
+	if maps.Equal(m.Nodes, h.members.Nodes) {
+		return
+	}
+	before := h.members
+	h.members = m
+	o, err := h.withUsers()
+	if err == nil {
+		err = h.server.ReloadOptions(o)
+	}
+	if err != nil {
+		h.members = before // it is tried again
+		h.log.Error("who is invited cannot be taken over", "err", err)
+		return
+	}
+	h.log.Info("who is invited has changed", "nodes", len(m.Nodes))
+}
+
+// logger is a server's log.
+type logger struct{ log *slog.Logger }
+
+func (l logger) Noticef(format string, v ...any) { l.log.Debug(fmt.Sprintf(format, v...)) }
+func (l logger) Debugf(format string, v ...any)  { l.log.Debug(fmt.Sprintf(format, v...)) }
+func (l logger) Tracef(format string, v ...any)  { l.log.Debug(fmt.Sprintf(format, v...)) }
+func (l logger) Warnf(format string, v ...any)   { l.log.Warn(fmt.Sprintf(format, v...)) }
+func (l logger) Errorf(format string, v ...any)  { l.log.Error(fmt.Sprintf(format, v...)) }
+func (l logger) Fatalf(format string, v ...any)  { l.log.Error(fmt.Sprintf(format, v...)) }

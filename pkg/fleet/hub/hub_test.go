@@ -1,0 +1,258 @@
+package hub_test
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/ringwall/ringwall/pkg/ban"
+	"github.com/ringwall/ringwall/pkg/fleet"
+	"github.com/ringwall/ringwall/pkg/fleet/hub"
+	"github.com/ringwall/ringwall/pkg/fleet/record"
+)
+
+const patience = time.Minute
+
+var attacker = netip.MustParsePrefix("198.51.100.7/32")
+
+// startHub runs a hub of the fleet acme in a folder.
+func startHub(t *testing.T, folder hub.Folder, listen string) (h *hub.Hub, stop func()) {
+	t.Helper()
+	if _, err := folder.Prepare("acme"); err != nil {
+		t.Fatal(err)
+	}
+	h, err := hub.Open(folder, listen, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ready, ended := make(chan struct{}), make(chan error, 1)
+	go func() { ended <- h.Run(ctx, func() { close(ready) }) }()
+	stopped := false
+	stop = func() {
+		if stopped {
+			return
+		}
+		stopped = true
+		cancel()
+		if err := <-ended; err != nil {
+			t.Errorf("the hub ends with: %v", err)
+		}
+	}
+	t.Cleanup(stop)
+	select {
+	case <-ready:
+	case err := <-ended:
+		stopped = true
+		t.Fatalf("the hub does not start: %v", err)
+	}
+	return h, stop
+}
+
+// configOf is the configuration of a node that has only its line.
+func configOf(t *testing.T, line string) fleet.Config {
+	t.Helper()
+	i, err := hub.ParseInvitation(line)
+	if err != nil {
+		t.Fatal(err)
+	}
+	seed := filepath.Join(t.TempDir(), "fleet.creds")
+	if err := os.WriteFile(seed, []byte(i.Seed+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	pool := x509.NewCertPool()
+	pool.AppendCertsFromPEM(i.CertificatePEM())
+	kinds := []record.Kind{record.Ban, record.Unban}
+	return fleet.Config{Servers: []string{i.Server}, CredentialsFile: seed, Name: i.Fleet, Node: i.Node,
+		TLS: &tls.Config{RootCAs: pool, ServerName: hub.ServerName}, Share: kinds, Accept: kinds,
+		Limits: record.Limits{Quorum: 2, IPv4Bits: 24, IPv6Bits: 48, Rate: 60, Records: 100, Nodes: 10},
+		Log:    slog.New(slog.DiscardHandler)}
+}
+
+func run(t *testing.T, cfg fleet.Config) *fleet.Fleet {
+	t.Helper()
+	f := fleet.New(cfg)
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- f.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Errorf("%s ends with: %v", cfg.Node, err)
+		}
+	})
+	return f
+}
+
+func await(t *testing.T, f *fleet.Fleet, what string, holds func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); !holds(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("not within %v: %s; %+v", patience, what, f.Status())
+		}
+	}
+}
+
+func bans(f *fleet.Fleet, p netip.Prefix) (banned bool) {
+	f.Read(func(b *record.Book, now time.Time) { _, banned = b.Ban(now, p) })
+	return banned
+}
+
+func banOf(p netip.Prefix) record.Record {
+	return record.Record{Key: record.Key{Kind: record.Ban, Prefix: p}, Until: time.Now().Add(time.Hour),
+		Reason: ban.ReasonScanner, Proven: true}
+}
+
+func invite(t *testing.T, folder hub.Folder, node, address string) string {
+	t.Helper()
+	i, err := folder.Invite(node, address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return i.String()
+}
+
+func TestALineIsEnoughToJoin(t *testing.T) {
+	folder := hub.Folder{Path: filepath.Join(t.TempDir(), "hub")}
+	h, stop := startHub(t, folder, "127.0.0.1:0")
+	address := h.Address()
+	a := run(t, configOf(t, invite(t, folder, "a", address)))
+	lineOfB := invite(t, folder, "b", address)
+	b := run(t, configOf(t, lineOfB))
+	a.Say(banOf(attacker))
+	await(t, b, "b knows what a saw", func() bool { return bans(b, attacker) })
+
+	// A hub that is started again knows its nodes and what they said, and has the same certificate.
+	stop()
+	_, stop = startHub(t, folder, address)
+	c := run(t, configOf(t, invite(t, folder, "c", address)))
+	await(t, c, "c knows what a said before", func() bool { return bans(c, attacker) })
+
+	// Who is revoked is cut off while the others go on.
+	if err := folder.Revoke("b"); err != nil {
+		t.Fatal(err)
+	}
+	await(t, b, "b is cut off", func() bool {
+		return !b.Status().Connected && strings.Contains(strings.ToLower(b.Status().Error), "auth")
+	})
+	after := netip.MustParsePrefix("198.51.100.8/32")
+	a.Say(banOf(after))
+	await(t, c, "c hears a", func() bool { return bans(c, after) })
+	if bans(b, after) {
+		t.Error("who was revoked hears the fleet")
+	}
+	if err := folder.Revoke("b"); err == nil {
+		t.Error("b is revoked twice")
+	}
+	stop()
+}
+
+func TestANodeSpeaksInItsOwnNameAlone(t *testing.T) {
+	folder := hub.Folder{Path: t.TempDir()}
+	h, _ := startHub(t, folder, "127.0.0.1:0")
+	b := run(t, configOf(t, invite(t, folder, "b", h.Address())))
+	cfg := configOf(t, invite(t, folder, "a", h.Address()))
+	cfg.Node = "c" // which it is not
+	hostile := run(t, cfg)
+	await(t, hostile, "it is connected", func() bool { return hostile.Status().CaughtUp })
+	hostile.Say(banOf(attacker))
+	await(t, hostile, "it is refused", func() bool { return hostile.Status().Error != "" })
+	if bans(b, attacker) || hostile.Status().Waiting != 1 {
+		t.Error("a speaks in the name of c")
+	}
+}
+
+func TestWhoIsNotInvitedStaysOutside(t *testing.T) {
+	folder := hub.Folder{Path: t.TempDir()}
+	h, _ := startHub(t, folder, "127.0.0.1:0")
+	for name, options := range map[string][]nats.Option{
+		"anybody":       {nats.Secure(&tls.Config{InsecureSkipVerify: true})},
+		"with a secret": {nats.Secure(&tls.Config{InsecureSkipVerify: true}), nats.UserInfo("a", "a")},
+	} {
+		if nc, err := nats.Connect("tls://"+h.Address(), options...); err == nil {
+			nc.Close()
+			t.Errorf("%s comes in", name)
+		}
+	}
+	// Another server with a certificate of its own is not the hub.
+	other := hub.Folder{Path: t.TempDir()}
+	another, _ := startHub(t, other, "127.0.0.1:0")
+	cfg := configOf(t, invite(t, folder, "a", another.Address()))
+	a := run(t, cfg)
+	await(t, a, "a says what is wrong", func() bool { return strings.Contains(a.Status().Error, "certificate") })
+}
+
+func TestAFolder(t *testing.T) {
+	folder := hub.Folder{Path: filepath.Join(t.TempDir(), "hub")}
+	if _, err := folder.Invite("a", "hub.example.net:4222"); !errors.Is(err, hub.ErrNoHub) {
+		t.Errorf("an invitation to no hub: %v", err)
+	}
+	if err := folder.Revoke("a"); !errors.Is(err, hub.ErrNoHub) {
+		t.Errorf("a revocation at no hub: %v", err)
+	}
+	if isNew, err := folder.Prepare("acme"); err != nil || !isNew {
+		t.Fatalf("new: %v, %v", isNew, err)
+	}
+	if isNew, err := folder.Prepare("acme"); err != nil || isNew {
+		t.Errorf("again new: %v, %v", isNew, err)
+	}
+	if _, err := folder.Prepare("other"); err == nil {
+		t.Error("a fleet is renamed")
+	}
+	for _, name := range []string{"", "a.b", "*", ">", strings.Repeat("x", 33)} {
+		if _, err := folder.Invite(name, "hub.example.net:4222"); err == nil {
+			t.Errorf("%q is invited", name)
+		}
+	}
+	if _, err := folder.Invite("a", "hub.example.net"); err == nil {
+		t.Error("an address without a port")
+	}
+	for _, file := range []string{"nodes.json", "key.pem"} {
+		if info, err := os.Stat(filepath.Join(folder.Path, file)); err != nil || info.Mode().Perm() != 0o600 {
+			t.Errorf("%s: %v, %v", file, info.Mode(), err)
+		}
+	}
+}
+
+func TestWhatIsNoInvitation(t *testing.T) {
+	folder := hub.Folder{Path: t.TempDir()}
+	if _, err := folder.Prepare("acme"); err != nil {
+		t.Fatal(err)
+	}
+	i, err := folder.Invite("a", "hub.example.net:4222")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again, err := hub.ParseInvitation(" " + i.String() + "\n"); err != nil || again.String() != i.String() {
+		t.Errorf("read as %+v, %v", again, err)
+	}
+	change := func(f func(*hub.Invitation)) string {
+		other := i
+		f(&other)
+		return other.String()
+	}
+	for name, line := range map[string]string{
+		"nothing": "", "another word": "hello", "cut off": i.String()[:len(i.String())-10],
+		"huge":                  "ringwall1:" + strings.Repeat("A", 1<<20),
+		"no encryption":         change(func(i *hub.Invitation) { i.Server = "nats://hub.example.net:4222" }),
+		"a password in it":      change(func(i *hub.Invitation) { i.Server = "tls://a:b@hub.example.net:4222" }),
+		"a node with a dot":     change(func(i *hub.Invitation) { i.Node = "a.b" }),
+		"a key that is none":    change(func(i *hub.Invitation) { i.Seed = "SUAAA" }),
+		"no certificate":        change(func(i *hub.Invitation) { i.Certificate = []byte("x") }),
+		"a name that is a path": change(func(i *hub.Invitation) { i.Fleet = "../x" }),
+	} {
+		if got, err := hub.ParseInvitation(line); !errors.Is(err, hub.ErrInvitation) {
+			t.Errorf("%s: read as %+v, %v", name, got, err)
+		}
+	}
+}
