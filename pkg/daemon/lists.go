@@ -21,6 +21,7 @@ import (
 	"github.com/ringwall/ringwall/pkg/humanize"
 	"github.com/ringwall/ringwall/pkg/lists"
 	"github.com/ringwall/ringwall/pkg/lists/fetch"
+	"github.com/ringwall/ringwall/pkg/metrics"
 	"github.com/ringwall/ringwall/pkg/printable"
 )
 
@@ -361,6 +362,22 @@ func (l *attackerLists) statuses() []api.ListStatus {
 		}
 		if s.Err != nil {
 			out.Error, out.Try = printable.Line(s.Err.Error()), hint.Of(s.Err)
+		}
+		all = append(all, out)
+	}
+	return all
+}
+
+// presentLists are the lists for a scrape.
+func (l *attackerLists) presentLists() (all []metrics.ListPresent) {
+	for _, s := range l.statuses() {
+		out := metrics.ListPresent{Name: s.Name, Entries: s.Entries, Packets: s.Packets, Stale: s.Stale || s.Over ||
+			s.Fetched == nil && s.Error != "", Held: s.Held, LeftOut: make(map[string]int)}
+		if s.Fetched != nil {
+			out.Fetched = float64(s.Fetched.Unix())
+		}
+		for why, n := range s.LeftOut {
+			out.LeftOut[strings.ReplaceAll(string(why), " ", "_")] = n
 		}
 		all = append(all, out)
 	}

@@ -11,6 +11,7 @@ type Present struct {
 	Sensors []SensorPresent
 	// SignatureHits are requests with the mark of a scanner's program, by the list: that of Ringwall, or of files.
 	SignatureHits  map[string]uint64
+	Lists          []ListPresent
 	PBXs           []PBXPresent
 	Bans           map[BanKind]int
 	GoodFlows      int // of logins, which pass whatever is banned
@@ -60,6 +61,17 @@ type SensorPresent struct {
 	Told      map[string]uint64 // events that it told and Asterisk did not, by type
 }
 
+// ListPresent is a list of attackers at the moment of a scrape.
+type ListPresent struct {
+	Name    string
+	Entries int
+	Packets uint64         // of its sources
+	Fetched float64        // Unix time; 0: never
+	Stale   bool           // it was not fetched for much longer than it should have been, or never
+	Held    bool           // the last that came changed by more than a list does
+	LeftOut map[string]int // entries that are not used, by why
+}
+
 // Source is asked at each scrape. It must be quick, and may be called at any time.
 type Source interface{ Present() Present }
 
@@ -72,6 +84,8 @@ type presentCollector struct {
 	sensorLast, sensorLag, sensorTold, signature    *prometheus.Desc
 	leaks, leaking, allowedDropped                  *prometheus.Desc
 	goodFlows, slowLanes, proxies                   *prometheus.Desc
+	listEntries, listPackets, listFetched           *prometheus.Desc
+	listStale, listHeld, listLeftOut                *prometheus.Desc
 }
 
 func newPresent(s Source) *presentCollector {
@@ -104,6 +118,12 @@ func newPresent(s Source) *presentCollector {
 		sensorLag:   desc(sensorLag, "Time from a packet to its judgement, of the latest one.", "sensor"),
 		sensorTold:  desc(sensorAttempts, "What a sensor told and no event of Asterisk's.", "sensor", "event"),
 		signature:   desc(signatureHits, "Requests with the mark of a scanner's program.", "list"),
+		listEntries: desc(listEntries, "Entries of a list of attackers.", "list"),
+		listPackets: desc(listPackets, "Packets of sources on a list: dropped, or only counted.", "list"),
+		listFetched: desc(listFetched, "Unix time of the last time that a list was fetched; 0 before the first.", "list"),
+		listStale:   desc(listStale, "Whether a list was not fetched for three times as long as it should be.", "list"),
+		listHeld:    desc(listHeld, "Whether a list changed by too much, so that the one before is in force.", "list"),
+		listLeftOut: desc(listLeftOut, "Entries of a list that are not used.", "list", "reason"),
 		leaks:       desc(leaksTotal, "Events of sources whose ban should have kept their packets out."),
 		leaking:     desc(leakingSources, "Banned sources that got through to Asterisk within the last hour."),
 		allowedDropped: desc(allowedDropped,
@@ -126,6 +146,7 @@ func (p *presentCollector) Describe(ch chan<- *prometheus.Desc) {
 		p.packets, p.desired, p.there, p.leaks, p.leaking, p.allowedDropped, p.sensorUp, p.sensorHeard, p.sensorLost,
 		p.sensorLast, p.sensorLag, p.sensorTold,
 		p.signature, p.blind, p.last, p.kernel, p.enforcing,
+		p.listEntries, p.listPackets, p.listFetched, p.listStale, p.listHeld, p.listLeftOut,
 		p.saved, p.goodFlows, p.slowLanes, p.proxies} {
 		ch <- d
 	}
@@ -173,6 +194,16 @@ func (p *presentCollector) Collect(ch chan<- prometheus.Metric) {
 	}
 	for line, n := range now.SignatureHits {
 		counter(p.signature, float64(n), line)
+	}
+	for _, l := range now.Lists {
+		gauge(p.listEntries, float64(l.Entries), l.Name)
+		counter(p.listPackets, float64(l.Packets), l.Name)
+		gauge(p.listFetched, l.Fetched, l.Name)
+		gauge(p.listStale, boolValue(l.Stale), l.Name)
+		gauge(p.listHeld, boolValue(l.Held), l.Name)
+		for why, n := range l.LeftOut {
+			gauge(p.listLeftOut, float64(n), l.Name, why)
+		}
 	}
 	for limit, n := range now.Limited {
 		counter(p.limited, float64(n), limit)

@@ -213,6 +213,7 @@ func TestTablesForPeople(t *testing.T) {
 		"history.json":    {[]string{"history", "--json"}, 0, nil},
 		"version.json":    {[]string{"version", "--json"}, 0, nil},
 		"lists":           {[]string{"lists"}, 90, func(b *backend) { b.status = withLists }},
+		"status-lists":    {[]string{"status"}, 0, func(b *backend) { b.status = withLists }},
 		"lists-none":      {[]string{"lists"}, 80, nil},
 		"lists.json":      {[]string{"lists", "--json"}, 0, func(b *backend) { b.status = withLists }},
 		"lists-refresh":   {[]string{"lists", "refresh", "voipbl"}, 0, nil},

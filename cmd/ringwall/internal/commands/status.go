@@ -109,7 +109,7 @@ func (c *commands) sayStatus(st api.Status) error {
 	c.sayf("")
 	for _, line := range slices.Concat(sensorLines(st.Sensors, c.Now()), engineLines(st), kernelLines(st.Kernel),
 		portLines(st.Ports),
-		geoLines(st.Geo, c.Now())) {
+		listLines(st.Lists, c.Now()), geoLines(st.Geo, c.Now())) {
 		c.sayf("%-9s %s", line[0], line[1])
 	}
 	c.sayWarnings(st)
@@ -275,6 +275,28 @@ func portLines(p api.PortsStatus) [][2]string {
 	if len(open) > 0 {
 		lines = append(lines, [2]string{"OPEN",
 			strings.Join(open, ", ") + ", where Asterisk listens: bans stop nothing there"})
+	}
+	return lines
+}
+
+// listLines say how each list of attackers is.
+func listLines(all []api.ListStatus, now time.Time) (lines [][2]string) {
+	for _, l := range all {
+		text := fmt.Sprintf("%s: %s, %s", printable.String(l.Name), humanize.Plural(l.Entries, "entry", "entries"),
+			humanize.Plural(int(l.Packets), "packet", "packets"))
+		switch {
+		case l.Mode == "observe":
+			text += " counted"
+		default:
+			text += " dropped"
+		}
+		if l.Fetched != nil {
+			text += fmt.Sprintf(", fetched %s ago", humanize.Duration(max(0, now.Sub(*l.Fetched))))
+		}
+		if note := listNote(l); l.Error != "" || l.Over || l.Stale {
+			text += "; " + note
+		}
+		lines = append(lines, [2]string{"List", text})
 	}
 	return lines
 }
