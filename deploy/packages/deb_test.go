@@ -228,8 +228,17 @@ func testDeb(t *testing.T, d *debian) {
 func testWithoutSystemd(t *testing.T, d *debian) {
 	d.runScript(t, "rm /usr/bin/systemd-sysusers /usr/bin/systemd-tmpfiles /usr/sbin/nft")
 	checkInstalled(t, d, d.runScript(t, "dpkg -i /mnt/new.deb </dev/null"))
-	if out := d.runScript(t, "dpkg -P ringwall"); !strings.Contains(out, "bans in the kernel end by themselves") {
+	// Somebody let it in at an Asterisk, which does not run, and forgets that before a purge.
+	d.runScript(t, `mkdir /etc/asterisk; printf '[general]\nenabled = yes\n' >/etc/asterisk/manager.conf
+		! ringwall setup --yes`)
+	out := d.runScript(t, "dpkg -P ringwall")
+	if !strings.Contains(out, "bans in the kernel end by themselves") {
 		t.Errorf("removed without nft: %s", out)
+	}
+	for _, left := range []string{"/etc/asterisk/ringwall_manager.conf", "/etc/asterisk/manager.conf"} {
+		if !strings.Contains(out, "remove it by hand: "+left+"\n") {
+			t.Errorf("%s is left, and nobody is told: %s", left, out)
+		}
 	}
 	d.runScript(t, "! getent passwd ringwall; ! test -e /etc/ringwall; ! test -e /var/lib/ringwall")
 }
