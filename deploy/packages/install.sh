@@ -188,6 +188,13 @@ main() {
 	if [ "$major" -lt 5 ] || { [ "$major" = 5 ] && [ "$minor" -lt 10 ]; }; then
 		die "Linux $release cannot ban as Ringwall needs it: 5.10 or later can" "$url, or a Debian machine before the PBX"
 	fi
+	# Where ringwall setup looks.
+	found=
+	for folder in /etc/asterisk /usr/local/etc/asterisk /opt/asterisk/etc/asterisk; do
+		[ ! -f $folder/manager.conf ] || found=yes
+	done
+	[ -n "$found" ] || die "there is no Asterisk here, so nothing was changed" \
+		"install Asterisk first; one in an unusual folder wants the package by hand, then: ringwall setup --asterisk FOLDER"
 	install_all
 }
 

@@ -162,13 +162,17 @@ func testRepository(t *testing.T, oldPackages, newPackages string) {
 			t.Fatal(err)
 		}
 		d.runScript(t, "rm /etc/apt/sources.list.d/ringwall.sources /etc/apt/keyrings/ringwall.asc")
+		if out, err := d.tryScript(t, "sh /mnt/install.sh"); err == nil || !strings.Contains(out, "there is no Asterisk here") {
+			t.Errorf("without Asterisk: %v\n%s", err, out)
+		}
+		d.runScript(t, "mkdir /etc/asterisk; echo '[general]' >/etc/asterisk/manager.conf")
 		out, err = d.tryScript(t, "sh /mnt/install.sh")
 		if err == nil || !strings.Contains(out, "signature is not what it should be; nothing was changed") {
 			t.Errorf("install.sh: %v\n%s", err, out)
 		}
 		d.wantOutput(t, "ls /etc/apt/sources.list.d /etc/apt/keyrings", "/etc/apt/keyrings:\n\n/etc/apt/sources.list.d:")
 		for name := range d.fileNames(t) {
-			if !before[name] && !strings.HasPrefix(name, "/var/lib/apt/") {
+			if !before[name] && !strings.HasPrefix(name, "/var/lib/apt/") && !strings.HasPrefix(name, "/etc/asterisk") {
 				t.Errorf("install.sh leaves %s", name)
 			}
 		}
