@@ -77,6 +77,43 @@ func TestWhatIsNotCertainIsNotSaid(t *testing.T) {
 			input("ip saddr != { 192.0.2.8, 192.0.2.9 } drop;"),
 			"192.0.2.7/32", false, "inet a i",
 		},
+		"perhaps a return, and nothing behind": {
+			"table inet a { chain j { iifname docker0 return; tcp dport 8081 accept; }; " +
+				fmt.Sprintf(chain, "i", "input", "jump j; ip saddr 192.0.2.7 drop;") + " };",
+			"192.0.2.7/32", false, "inet a i",
+		},
+		"perhaps a return before the drop": {
+			"table inet a { chain j { iifname docker0 return; drop; }; " + fmt.Sprintf(chain, "i", "input", "jump j;") + " };",
+			"192.0.2.7/32", false, "",
+		},
+		"after what many machines get": {
+			input("ip daddr 255.255.255.255 accept; ip daddr 224.0.0.0/4 accept; meta pkttype multicast accept; " +
+				"ip daddr 224.0.0.251 accept; ip saddr 192.0.2.7 drop;"),
+			"192.0.2.7/32", false, "inet a i",
+		},
+		"IPv6, after what many get": {
+			input("ip6 daddr ff00::/8 accept; ip6 daddr ff02::1 accept; ip6 saddr 2001:db8::7 drop;"),
+			"2001:db8::7/128", false, "inet a i",
+		},
+		"IPv6, after what may be the machine": {
+			input("ip6 daddr fe80::/10 accept; ip6 saddr 2001:db8::7 drop;"), "2001:db8::7/128", false, "",
+		},
+		"after what may be the machine": {
+			input("ip daddr 10.0.0.0/8 accept; ip saddr 192.0.2.7 drop;"), "192.0.2.7/32", false, "",
+		},
+		"after what is not for many": {
+			input("ip daddr != 224.0.0.0/4 accept; ip saddr 192.0.2.7 drop;"), "192.0.2.7/32", false, "",
+		},
+		"after a connection whose address was changed": {
+			input("ct status dnat accept; ct state established,related accept; ip saddr 192.0.2.7 drop;"),
+			"192.0.2.7/32", false, "inet a i",
+		},
+		"after a mark that a rule sets": {
+			input("meta mark set 3; meta mark and 2 != 2 accept; ip saddr 192.0.2.7 drop;"), "192.0.2.7/32", false, "inet a i",
+		},
+		"after a mark that is not known": {
+			input("meta mark and 2 != 2 accept; ip saddr 192.0.2.7 drop;"), "192.0.2.7/32", false, "",
+		},
 		"the packets pass through": {input("drop;"), "192.0.2.7/32", true, ""},
 		"of an address that others ignore": {
 			input("policy drop; iif lo accept; ct state established accept;"),

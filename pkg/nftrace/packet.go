@@ -33,6 +33,7 @@ type fate int
 const (
 	goesOn fate = iota
 	leavesChain
+	leavesPerhaps
 	passesPerhaps
 	dropsPacket
 )
@@ -65,14 +66,22 @@ func (p *packet) fateInChain(table *nftables.Table, chain string) fate {
 	if p.chainsPassed++; !ok || p.chainsPassed > maxChains {
 		return passesPerhaps
 	}
+	mayHaveLeft := false
 	for _, r := range rules {
 		if p.rulesFollowed++; p.rulesFollowed > maxRulesFollowed {
 			return passesPerhaps
 		}
 		switch f := p.fateAtRule(table, chain, r); f {
 		case goesOn:
+		case leavesPerhaps: // what comes behind matters where it drops the packet
+			mayHaveLeft = true
 		case leavesChain:
 			return goesOn
+		case dropsPacket:
+			if mayHaveLeft {
+				return passesPerhaps
+			}
+			return f
 		default:
 			return f
 		}
@@ -101,6 +110,9 @@ func (p *packet) fateAtRule(table *nftables.Table, chain string, r *nftables.Rul
 			continue
 		case *expr.Ct:
 			registers[x.Register] = conntrackValue(x)
+			continue
+		case *expr.Immediate:
+			registers[x.Register] = knownValue(x.Data)
 			continue
 		case *expr.Bitwise:
 			registers[x.DestRegister] = registers[x.SourceRegister].maskedBy(x)
@@ -168,7 +180,7 @@ func (p *packet) fateAtRule(table *nftables.Table, chain string, r *nftables.Rul
 				}
 				return verdict
 			case verdict == leavesChain:
-				return passesPerhaps
+				return leavesPerhaps
 			}
 			return goesOn
 		}
@@ -190,6 +202,8 @@ func (p *packet) metaValue(x *expr.Meta) registerValue {
 		return knownValue([]byte{unix.NFPROTO_IPV6})
 	case x.Key == expr.MetaKeyL4PROTO:
 		return knownValue([]byte{p.to.Protocol})
+	case x.Key == expr.MetaKeyPKTTYPE:
+		return knownValue([]byte{unix.PACKET_HOST})
 	case x.Key == expr.MetaKeyIIFTYPE:
 		return knownValue(binary.NativeEndian.AppendUint16(nil, unix.ARPHRD_ETHER))
 	case x.Key == expr.MetaKeyIIF, x.Key == expr.MetaKeyIIFNAME:
@@ -204,7 +218,7 @@ func (p *packet) payloadValue(x *expr.Payload) registerValue {
 		return registerValue{}
 	}
 	low, high := p.source.Addr().AsSlice(), netipx.PrefixLastIP(p.source).AsSlice()
-	at, protocolAt := 12, 9
+	at, protocolAt := 12, 9 // a destination is behind its source
 	if p.source.Addr().Is6() {
 		at, protocolAt = 8, 6
 	}
@@ -212,6 +226,11 @@ func (p *packet) payloadValue(x *expr.Payload) registerValue {
 	switch {
 	case x.Base == expr.PayloadBaseNetworkHeader && offset >= at && offset+length <= at+len(low):
 		return registerValue{low: low[offset-at : offset-at+length], high: high[offset-at : offset-at+length]}
+	case x.Base == expr.PayloadBaseNetworkHeader && offset == at+len(low) && length <= len(low):
+		if len(low) == 16 {
+			return registerValue{firstBelow: 0xff} // RFC 4291, section 2.7: multicast
+		}
+		return registerValue{firstBelow: 224} // RFC 1112, section 4, and broadcast
 	case x.Base == expr.PayloadBaseNetworkHeader && offset == protocolAt && length == 1:
 		return knownValue([]byte{p.to.Protocol})
 	case x.Base == expr.PayloadBaseTransportHeader && offset == 2 && length == 2:
@@ -289,6 +308,11 @@ func (p *packet) matchExtension(x *expr.Match) answer {
 		return p.matchAddressType(x)
 	case "mark":
 		return p.matchMark(x)
+	case "pkttype": // linux/netfilter/xt_pkttype.h
+		if info, ok := x.Info.(*xt.Unknown); ok && len(*info) >= 8 {
+			found := binary.NativeEndian.Uint32(*info) == unix.PACKET_HOST
+			return answerOf(found != (binary.NativeEndian.Uint32((*info)[4:]) != 0))
+		}
 	case "tcp":
 		if info, ok := x.Info.(*xt.Tcp); ok && info.Option == 0 && info.FlagsMask == 0 &&
 			info.InvFlags&^xt.TcpInvDestPorts == 0 {
@@ -316,7 +340,7 @@ func (p *packet) matchPorts(protocol byte, from, to [2]uint16, invert bool) answ
 
 // matchConntrack answers a match of the connection's state alone (linux/netfilter/xt_conntrack.h and xt_state.h).
 func matchConntrack(x *expr.Match) answer {
-	const stateFlag = 1 << 0
+	const stateFlag, stateAlias = 1 << 0, 1 << 13 // the latter as iptables -m state writes it
 	const stateNew, stateSourceNAT, stateDestinationNAT = 1 << 3, 1 << 6, 1 << 7
 	var flags, inverted, states uint32
 	switch info := x.Info.(type) {
@@ -336,7 +360,7 @@ func matchConntrack(x *expr.Match) answer {
 	}
 	found := answerOf(states&stateNew != 0)
 	switch {
-	case flags != stateFlag:
+	case flags&^stateAlias != stateFlag:
 		return perhaps
 	case found == no && states&(stateSourceNAT|stateDestinationNAT) != 0:
 		return perhaps

@@ -16,6 +16,9 @@ import (
 type registerValue struct {
 	low, high []byte // the unknown bits are all 0 in low and all 1 in high
 	outside   bool   // it is an interface that is not lo, whatever else it is
+	// firstBelow says of the address of one machine, or of its first bits, that its first byte is less than this, and
+	// therefore no other is what many machines get. 0 says nothing.
+	firstBelow byte
 }
 
 func knownValue(b []byte) registerValue { return registerValue{low: b, high: b} }
@@ -24,6 +27,9 @@ func knownValue(b []byte) registerValue { return registerValue{low: b, high: b} 
 func (v registerValue) isCertain() bool { return v.low != nil && bytes.Equal(v.low, v.high) }
 
 func (v registerValue) maskedBy(x *expr.Bitwise) registerValue {
+	if v.firstBelow != 0 && bytes.Count(x.Xor, []byte{0}) == len(x.Xor) {
+		return v
+	}
 	turns := slices.ContainsFunc(x.Xor, func(b byte) bool { return b != 0 })
 	if v.low == nil || len(v.low) != len(x.Mask) || len(v.low) != len(x.Xor) || turns && !v.isCertain() {
 		return registerValue{}
@@ -83,6 +89,14 @@ func (v registerValue) compareWith(op expr.CmpOp, data []byte) answer {
 			return yes
 		}
 		return perhaps
+	}
+	if v.firstBelow != 0 && len(data) > 0 && data[0] >= v.firstBelow {
+		switch op {
+		case expr.CmpOpEq:
+			return no
+		case expr.CmpOpNeq:
+			return yes
+		}
 	}
 	if v.low == nil || len(v.low) != len(data) {
 		return perhaps
