@@ -1,3 +1,4 @@
 // Package boot tests the installed service in a machine with a real systemd as PID 1: what a start, a reload, a restore
-// from a backup and a reboot do to bans, and whether whatever says that all is well is right.
+// from a backup and a reboot do to bans, whether whatever says that all is well is right, and how other firewalls and
+// Ringwall get on with each other.
 package boot

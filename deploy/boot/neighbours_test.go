@@ -86,7 +86,8 @@ func (m *machine) beside(script string) {
 	m.t.Logf("%s: the banned came through for %s", first3, through.Round(time.Millisecond))
 	// A machine that lets the sender wait lets Ringwall wait, too.
 	if through > lostAtMost+5*late {
-		m.t.Errorf("%s: the ban was lost for %s, want %s at most (the sender was %s late)", script, through, lostAtMost, late)
+		m.t.Errorf("%s: the ban was lost for %s, want %s at most (the sender was %s late)", script, through, lostAtMost,
+			late)
 	}
 	m.keptOut(first)
 	m.letIn(good)
@@ -227,7 +228,8 @@ $f -p icmp -j ACCEPT
 $f -d 255.255.255.255/32 -j ACCEPT
 $f -m pkttype --pkt-type multicast -j ACCEPT
 $f -p udp -m udp --dport 67:68 --sport 67:68 -j ACCEPT
-for chain in fpbx-rtp fpbxsignalling fpbxsmarthosts fpbxregistrations fpbxnets fpbxhosts fpbxblacklist fpbxinterfaces; do
+for chain in fpbx-rtp fpbxsignalling fpbxsmarthosts fpbxregistrations fpbxnets fpbxhosts fpbxblacklist \
+	fpbxinterfaces; do
 	$f -j $chain
 done
 $f -m mark --mark 0x2/0x2 -j fpbxrfw
@@ -263,8 +265,9 @@ func TestFreePBXFirewallBesideRingwall(t *testing.T) {
 	m.leavesThemAlone()
 
 	// Its fwconsole is not here: what it does is a rule of the network.
-	m.write("/usr/local/sbin/fwconsole", "#!/bin/sh\n[ \"$1 $2\" = 'firewall trust' ] && exec iptables -A fpbxnets -s $3 -j zone-trusted\n")
-	m.run("chmod 755 /usr/local/sbin/fwconsole")
+	m.write("/usr/sbin/fwconsole",
+		"#!/bin/sh\n[ \"$1 $2\" = 'firewall trust' ] && exec iptables -A fpbxnets -s $3 -j zone-trusted\n")
+	m.run("chmod 755 /usr/sbin/fwconsole")
 	for range 4 { // each sends some packets: the eleventh is too many
 		m.arrives(good, 5060)
 	}
@@ -274,7 +277,7 @@ func TestFreePBXFirewallBesideRingwall(t *testing.T) {
 	m.run("echo -" + good + " >/proc/net/xt_recent/SIGNALLING; echo -" + good + " >/proc/net/xt_recent/REPEAT")
 	m.letIn(good)
 	m.shutOut("echo +"+good+" >/proc/net/xt_recent/ATTACKER",
-		"echo -"+good+" >/proc/net/xt_recent/ATTACKER; PATH=$PATH:/usr/local/sbin; fwconsole firewall trust "+good)
+		"echo -"+good+" >/proc/net/xt_recent/ATTACKER; fwconsole firewall trust "+good)
 
 	// What its stop does (bin/clean-iptables of its module).
 	m.beside("iptables -F; iptables -X; iptables -t nat -F; iptables -t nat -X; ip6tables -F; ip6tables -X")
@@ -309,7 +312,7 @@ func TestUfwBesideRingwall(t *testing.T) {
 	m := neighbourly(t, unowned)
 	m.beside("ufw allow 5060 && ufw --force enable")
 	m.leavesThemAlone()
-	m.shutOut("ufw prepend deny from "+good, "ufw prepend allow from "+good)
+	m.shutOut("ufw prepend deny from "+good, "ufw delete deny from "+good+"; ufw prepend allow from "+good)
 	m.beside("ufw reload")
 	m.beside("ufw --force disable")
 	m.beside("ufw --force reset")
@@ -320,7 +323,7 @@ func TestFirewalldBesideRingwall(t *testing.T) {
 	m := neighbourly(t, unowned)
 	m.beside("systemctl start dbus firewalld && firewall-cmd --add-port=5060/udp --add-port=5060/tcp")
 	m.leavesThemAlone()
-	m.shutOut("firewall-cmd --zone=drop --add-source="+good, "firewall-cmd --zone=trusted --add-source="+good)
+	m.shutOut("firewall-cmd --zone=drop --add-source="+good, "firewall-cmd --zone=trusted --change-source="+good)
 	m.beside("firewall-cmd --reload && firewall-cmd --add-port=5060/udp --add-port=5060/tcp")
 	m.beside("systemctl stop firewalld")
 }

@@ -190,9 +190,10 @@ func TryDropped(d nftrace.Drop) string {
 	case d.RecentList != "":
 		return takeOffRecent(d.RecentList, who)
 	case of("ufw-"), of("ufw6-"):
-		return "ufw prepend allow from " + who
+		// It inserts no rule that it has with another action.
+		return "ufw delete deny from " + who + "; ufw prepend allow from " + who
 	case table == "firewalld":
-		return "firewall-cmd --zone=trusted --add-source=" + who + "; the same with --permanent keeps it so"
+		return "firewall-cmd --zone=trusted --change-source=" + who + "; the same with --permanent keeps it so"
 	case (family == "ip" || family == "ip6") && table == "filter":
 		iptables := "iptables"
 		if family == "ip6" {

@@ -83,7 +83,8 @@ func TestWhatIsNotCertainIsNotSaid(t *testing.T) {
 			"192.0.2.7/32", false, "inet a i",
 		},
 		"perhaps a return before the drop": {
-			"table inet a { chain j { iifname docker0 return; drop; }; " + fmt.Sprintf(chain, "i", "input", "jump j;") + " };",
+			"table inet a { chain j { iifname docker0 return; drop; }; " +
+				fmt.Sprintf(chain, "i", "input", "jump j;") + " };",
 			"192.0.2.7/32", false, "",
 		},
 		"after what many machines get": {
@@ -98,6 +99,18 @@ func TestWhatIsNotCertainIsNotSaid(t *testing.T) {
 		"IPv6, after what may be the machine": {
 			input("ip6 daddr fe80::/10 accept; ip6 saddr 2001:db8::7 drop;"), "2001:db8::7/128", false, "",
 		},
+		"unless it is for the machine": {
+			input("fib daddr type local return; ip saddr 192.0.2.7 drop;"), "192.0.2.7/32", false, "",
+		},
+		"after what comes from a port to another": {
+			input("@th,0,32 0x430044 accept; ip saddr 192.0.2.7 drop;"), "192.0.2.7/32", false, "inet a i",
+		},
+		"after what may come from a port": {
+			input("@th,0,32 0x4313c4 accept; ip saddr 192.0.2.7 drop;"), "192.0.2.7/32", false, "",
+		},
+		"if it is for the machine": {
+			input("fib daddr type local ip saddr 192.0.2.7 drop;"), "192.0.2.7/32", false, "inet a i",
+		},
 		"after what may be the machine": {
 			input("ip daddr 10.0.0.0/8 accept; ip saddr 192.0.2.7 drop;"), "192.0.2.7/32", false, "",
 		},
@@ -109,7 +122,8 @@ func TestWhatIsNotCertainIsNotSaid(t *testing.T) {
 			"192.0.2.7/32", false, "inet a i",
 		},
 		"after a mark that a rule sets": {
-			input("meta mark set 3; meta mark and 2 != 2 accept; ip saddr 192.0.2.7 drop;"), "192.0.2.7/32", false, "inet a i",
+			input("meta mark set 3; meta mark and 2 != 2 accept; ip saddr 192.0.2.7 drop;"),
+			"192.0.2.7/32", false, "inet a i",
 		},
 		"after a mark that is not known": {
 			input("meta mark and 2 != 2 accept; ip saddr 192.0.2.7 drop;"), "192.0.2.7/32", false, "",

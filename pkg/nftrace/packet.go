@@ -164,7 +164,10 @@ func (p *packet) fateAtRule(table *nftables.Table, chain string, r *nftables.Rul
 					p.listed = list
 				}
 			}
-		case *expr.Limit, *expr.Fib, *expr.Socket, *expr.Connlimit, *expr.Exthdr, *expr.Quota, *expr.Rt, *expr.Dynset,
+		case *expr.Fib:
+			registers[x.Register] = p.routeValue(x)
+			continue
+		case *expr.Limit, *expr.Socket, *expr.Connlimit, *expr.Exthdr, *expr.Quota, *expr.Rt, *expr.Dynset,
 			*expr.Byteorder:
 			matches = bothOf(matches, perhaps)
 			clear(registers)
@@ -212,6 +215,14 @@ func (p *packet) metaValue(x *expr.Meta) registerValue {
 	return registerValue{}
 }
 
+// routeValue returns what the kernel's routing says of the packet, which is for this machine if not for another.
+func (p *packet) routeValue(x *expr.Fib) registerValue {
+	if x.ResultADDRTYPE && x.FlagDADDR && !x.FlagSADDR && !p.forwarded {
+		return knownValue(binary.NativeEndian.AppendUint32(nil, unix.RTN_LOCAL))
+	}
+	return registerValue{}
+}
+
 // payloadValue returns what is known of bytes of the packet (RFC 791, 8200, 768, 9293).
 func (p *packet) payloadValue(x *expr.Payload) registerValue {
 	if x.OperationType == expr.PayloadWrite {
@@ -235,6 +246,9 @@ func (p *packet) payloadValue(x *expr.Payload) registerValue {
 		return knownValue([]byte{p.to.Protocol})
 	case x.Base == expr.PayloadBaseTransportHeader && offset == 2 && length == 2:
 		return knownValue(binary.BigEndian.AppendUint16(nil, p.to.Number))
+	case x.Base == expr.PayloadBaseTransportHeader && offset == 0 && length == 4: // from any port
+		return registerValue{low: binary.BigEndian.AppendUint16([]byte{0, 0}, p.to.Number),
+			high: binary.BigEndian.AppendUint16([]byte{0xff, 0xff}, p.to.Number)}
 	}
 	return registerValue{}
 }
