@@ -115,7 +115,7 @@ func makeCertificate(now time.Time) (key, certificate []byte, err error) {
 func (f Folder) lock() (unlock func(), err error) {
 	file, err := os.OpenFile(filepath.Join(f.Path, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%w in %s", ErrNoHub, f.Path)
+		return nil, hint.Errorf("ringwall hub, which makes one", "%w in %s", ErrNoHub, f.Path)
 	}
 	if err != nil {
 		return nil, err
@@ -130,7 +130,7 @@ func (f Folder) lock() (unlock func(), err error) {
 func (f Folder) readMembers() (m members, err error) {
 	data, err := os.ReadFile(f.membersFile())
 	if errors.Is(err, fs.ErrNotExist) {
-		return m, fmt.Errorf("%w in %s", ErrNoHub, f.Path)
+		return m, hint.Errorf("ringwall hub, which makes one", "%w in %s", ErrNoHub, f.Path)
 	}
 	if err != nil {
 		return m, err

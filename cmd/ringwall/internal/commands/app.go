@@ -160,7 +160,7 @@ func (c *commands) rootCommand() *cobra.Command {
 		c.runCommand(), c.demoCommand(), c.checkCommand(), c.doctorCommand(), c.statusCommand(), c.listCommand(),
 		c.banCommand(), c.unbanCommand(), c.allowCommand(), c.whyCommand(),
 		c.historyCommand(), c.listsCommand(), c.pageCommand(), c.replayCommand(), c.importCommand(), c.setupCommand(), c.panicCommand(),
-		c.versionCommand(), c.completionCommand(),
+		c.hubCommand(), c.fleetCommand(), c.versionCommand(), c.completionCommand(),
 	)
 	return root
 }

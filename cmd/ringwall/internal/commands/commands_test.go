@@ -17,6 +17,8 @@ import (
 	"github.com/ringwall/ringwall/pkg/api"
 	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/engine"
+	"github.com/ringwall/ringwall/pkg/fleet"
+	"github.com/ringwall/ringwall/pkg/fleet/record"
 	"github.com/ringwall/ringwall/pkg/humanize"
 	"github.com/ringwall/ringwall/pkg/lists"
 	"github.com/ringwall/ringwall/pkg/printable"
@@ -153,6 +155,15 @@ func explanations() map[string]engine.Explanation {
 	}
 }
 
+// withFleet is a node in touch with two others, of which one says nonsense.
+func withFleet(st *api.Status) {
+	st.Fleet = &fleet.Status{Connected: true, CaughtUp: true, Server: "tls://hub.example.net:4222", Records: 4711,
+		Sequence: 99_000, Nodes: []record.Node{
+			{Name: "pbx-berlin", Records: 4700, Heard: ago(time.Minute)},
+			{Name: "pbx-rome", Records: 11, Heard: ago(26 * time.Hour), Refused: map[string]uint64{"malformed": 12}},
+		}}
+}
+
 func TestTablesForPeople(t *testing.T) {
 	for name, row := range map[string]struct {
 		args    []string
@@ -187,6 +198,13 @@ func TestTablesForPeople(t *testing.T) {
 						{Protocol: "udp", Port: 5080, PBX: "pbx1", Open: true}}}
 			}
 		}},
+		"fleet": {[]string{"fleet", "status"}, 80, func(b *backend) { b.status = withFleet }},
+		"fleet-gone": {[]string{"fleet", "status"}, 80, func(b *backend) {
+			b.status = func(st *api.Status) {
+				st.Fleet = &fleet.Status{Error: "dial tcp 192.0.2.1:4222: i/o timeout" + hostile, Waiting: 3, Unsaid: 7}
+			}
+		}},
+		"fleet.json":      {[]string{"fleet", "status", "--json"}, 0, func(b *backend) { b.status = withFleet }},
 		"bans":            {[]string{"list"}, 0, nil},
 		"bans-narrow":     {[]string{"list", "bans"}, 90, nil},
 		"bans-empty":      {[]string{"list"}, 80, func(b *backend) { b.empty = true }},

@@ -72,6 +72,9 @@ func (c *commands) listBans(cmd *cobra.Command, client *api.Client) error {
 		if b.Comment != "" {
 			why += ": " + printable.String(b.Comment)
 		}
+		if b.Origin != "" {
+			why += ", seen by " + printable.String(b.Origin)
+		}
 		if only := wording.ClosesOnly(b.Closes); only != "" {
 			why = only + ": " + why
 		}

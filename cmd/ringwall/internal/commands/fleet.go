@@ -1,0 +1,162 @@
+package commands
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/ringwall/ringwall/pkg/fleet"
+	"github.com/ringwall/ringwall/pkg/fleet/hub"
+	"github.com/ringwall/ringwall/pkg/hint"
+	"github.com/ringwall/ringwall/pkg/humanize"
+	"github.com/ringwall/ringwall/pkg/printable"
+)
+
+// joinTime is how long a hub may take to answer a node that joins.
+const joinTime = 20 * time.Second
+
+func (c *commands) fleetCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "fleet",
+		Short: "Share what this PBX learns with your others",
+		Args:  noSuchCommand,
+		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(c.fleetStatusCommand(), c.fleetJoinCommand())
+	return cmd
+}
+
+func (c *commands) fleetStatusCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "status",
+		Short: "Show whether this node hears the others, and what they said",
+		Args:  takesArgs(0, 0, ""),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			client, err := c.newClient(cmd)
+			if err != nil {
+				return err
+			}
+			st, err := client.Status(cmd.Context())
+			if err != nil {
+				return c.explainDown(err)
+			}
+			if st.Fleet == nil {
+				return hint.Errorf("fleet in the configuration, as deploy/docs/fleet.md says", "this node is in no fleet")
+			}
+			if c.json {
+				return c.writeJSON(st.Fleet)
+			}
+			return c.sayFleet(st.Fleet)
+		},
+	}
+}
+
+func (c *commands) sayFleet(s *fleet.Status) error {
+	switch {
+	case s.Connected && s.CaughtUp:
+		c.sayf("Connected to %s, and up to date.", printable.String(s.Server))
+	case s.Connected:
+		c.sayf("Connected to %s; what was missed is being fetched.", printable.String(s.Server))
+	default:
+		c.sayf("NOT CONNECTED: this node goes on alone with what it knew.")
+	}
+	if s.Error != "" {
+		c.sayf("The last error: %s", printable.Limit(s.Error, 200))
+	}
+	c.sayf("%s known, %d wait for the hub.", humanize.Plural(s.Records, "record is", "records are"), s.Waiting)
+	if s.Unsaid > 0 {
+		c.sayf("%d were not told: others would not take them (fleet.max_records, fleet.max_prefix).", s.Unsaid)
+	}
+	if len(s.Nodes) == 0 {
+		return nil
+	}
+	t := &table{header: []string{"NODE", "RECORDS", "LAST NEWS", "REFUSED"}, rightAligned: map[int]bool{1: true, 3: true}}
+	for _, n := range s.Nodes {
+		refused := uint64(0)
+		for _, count := range n.Refused {
+			refused += count
+		}
+		t.addRow(printable.String(n.Name), strconv.Itoa(n.Records), c.shortTime(n.Heard),
+			strconv.FormatUint(refused, 10))
+	}
+	return t.flushTo(c.out, c.Columns)
+}
+
+func (c *commands) fleetJoinCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "join LINE",
+		Short: "Join a fleet with the line that its hub printed",
+		Long: `Join a fleet with the line that ringwall hub invite printed: try whether the hub lets this node in, write its secret and the
+hub's certificate beside the configuration, for the service's user alone, and say what belongs into the configuration.`,
+		Args: takesArgs(1, 1, "the line of ringwall hub invite"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			i, err := hub.ParseInvitation(args[0])
+			if err != nil {
+				return hint.Errorf("ringwall hub invite NODE, at the hub, prints one", "%w", err)
+			}
+			folder := filepath.Dir(c.config)
+			secret, certificate := filepath.Join(folder, "fleet.creds"), filepath.Join(folder, "fleet-hub.pem")
+			if err := c.writeForService(secret, []byte(i.Seed+"\n")); err != nil {
+				return err
+			}
+			if err := c.writeForService(certificate, i.CertificatePEM()); err != nil {
+				return err
+			}
+			if err := tryJoin(cmd.Context(), i, secret); err != nil {
+				return hint.Errorf("at the hub: does it run, is its port open, and is this the latest line for this node?",
+					"the hub at %s does not let this node in: %w", printable.String(i.Server), err)
+			}
+			section := fmt.Sprintf("fleet:\n  servers: [%q]\n  credentials_file: %s\n"+
+				"  tls: {ca_file: %s, server_name: %s}\n  name: %s\n  node: %s\n", i.Server, secret, certificate,
+				hub.ServerName, i.Fleet, i.Node)
+			if c.json {
+				return c.writeJSON(map[string]any{"server": i.Server, "fleet": i.Fleet, "node": i.Node,
+					"credentials_file": secret, "ca_file": certificate, "configuration": section})
+			}
+			c.sayf("The hub lets %s in. Put this into %s, then: systemctl reload ringwall", i.Node, c.config)
+			_, err = fmt.Fprint(c.out, section)
+			return err
+		},
+	}
+}
+
+// tryJoin connects to a hub as the node will, and fetches what it has to say.
+func tryJoin(ctx context.Context, i hub.Invitation, secret string) error {
+	pool := x509.NewCertPool()
+	pool.AppendCertsFromPEM(i.CertificatePEM())
+	f := fleet.New(fleet.Config{Servers: []string{i.Server}, CredentialsFile: secret, Name: i.Fleet, Node: i.Node,
+		TLS: &tls.Config{RootCAs: pool, ServerName: hub.ServerName, MinVersion: tls.VersionTLS12},
+		Log: slog.New(slog.DiscardHandler)})
+	ctx, cancel := context.WithTimeout(ctx, joinTime)
+	defer cancel()
+	ended := make(chan error, 1)
+	go func() { ended <- f.Run(ctx) }()
+	look := time.NewTicker(50 * time.Millisecond)
+	defer look.Stop()
+	for {
+		select {
+		case err := <-ended:
+			if s := f.Status(); s.Error != "" {
+				return errors.New(s.Error)
+			}
+			if err == nil {
+				err = errors.New("no answer")
+			}
+			return err
+		case <-look.C:
+			if f.Status().CaughtUp {
+				cancel()
+				<-ended
+				return nil
+			}
+		}
+	}
+}
