@@ -20,6 +20,7 @@ import (
 	"github.com/ringwall/ringwall/pkg/fleet"
 	"github.com/ringwall/ringwall/pkg/fleet/record"
 	"github.com/ringwall/ringwall/pkg/humanize"
+	"github.com/ringwall/ringwall/pkg/metrics"
 	"github.com/ringwall/ringwall/pkg/printable"
 )
 
@@ -379,17 +380,28 @@ func (n *fleetNode) status() (*fleet.Status, []api.Warning) {
 			printable.Line(s.Error), Try: "look at the servers' log, and at what this node may do there"})
 	}
 	for _, node := range s.Nodes {
-		refused := uint64(0)
-		for _, count := range node.Refused {
-			refused += count
-		}
-		if refused > 0 {
+		if refused := node.RefusedCount(); refused > 0 {
 			warnings = append(warnings, api.Warning{Text: fmt.Sprintf("of what node %s of the fleet says, %d records are "+
 				"refused: %s", node.Name, refused, joinRefused(node.Refused)),
 				Try: "look at that node; where it is not yours any more, revoke its credentials"})
 		}
 	}
 	return &s, warnings[:min(len(warnings), maxFleetWarnings)]
+}
+
+// present is the fleet in the metrics.
+func (n *fleetNode) present() *metrics.FleetPresent {
+	f := n.current.Load()
+	if f == nil {
+		return nil
+	}
+	s := f.Status()
+	p := &metrics.FleetPresent{Connected: s.Connected && s.CaughtUp, Nodes: len(s.Nodes), Records: s.Records,
+		Waiting: s.Waiting}
+	for i := range s.Nodes {
+		p.Refused += s.Nodes[i].RefusedCount()
+	}
+	return p
 }
 
 // maxFleetWarnings is how many of them are shown.

@@ -91,6 +91,8 @@ func TestWhatOnePBXLearnsTheOtherKnows(t *testing.T) {
 	if _, ok := a.inKernel(firewall.Ban, "198.51.100.7/32"); ok {
 		t.Error("a's kernel keeps it out")
 	}
+	b.wantMetrics("ringwall_fleet_connected 1", "ringwall_fleet_nodes 2", "ringwall_fleet_waiting_records 0",
+		"ringwall_fleet_refused_records_total 0")
 	a.attack("IPV4/TLS/198.51.100.7/5072") // it goes on, and that is news
 	if d := b.await(ban.ActionBan, "198.51.100.7/32"); d.Origin != "a" {
 		t.Errorf("b decided: %+v", d)

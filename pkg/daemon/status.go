@@ -202,7 +202,7 @@ func (d *Daemon) Present() metrics.Present {
 	})
 	p.Sensors = d.sensors.presentSensors(d.config.currentConfig().Sensors)
 	p.SignatureHits = d.sensors.marks.hitsByList()
-	p.Lists = d.lists.presentLists()
+	p.Lists, p.Fleet = d.lists.presentLists(), d.fleet.present()
 	for _, dropped := range d.drops.latestDrops() {
 		if dropped.Serious() {
 			p.AllowedDropped++

@@ -12,6 +12,7 @@ type Present struct {
 	// SignatureHits are requests with the mark of a scanner's program, by the list: that of Ringwall, or of files.
 	SignatureHits  map[string]uint64
 	Lists          []ListPresent
+	Fleet          *FleetPresent // nil: there is none
 	PBXs           []PBXPresent
 	Bans           map[BanKind]int
 	GoodFlows      int // of logins, which pass whatever is banned
@@ -61,6 +62,15 @@ type SensorPresent struct {
 	Told      map[string]uint64 // events that it told and Asterisk did not, by type
 }
 
+// FleetPresent is a node's part in a fleet at the moment of a scrape.
+type FleetPresent struct {
+	Connected bool   // and up to date
+	Nodes     int    // that were heard, this one among them
+	Records   int    // that are known
+	Waiting   int    // that the servers have not confirmed
+	Refused   uint64 // of what others said
+}
+
 // ListPresent is a list of attackers at the moment of a scrape.
 type ListPresent struct {
 	Name    string
@@ -76,16 +86,17 @@ type ListPresent struct {
 type Source interface{ Present() Present }
 
 type presentCollector struct {
-	source                                          Source
-	up, reconnects, dropped, queue, active, limited *prometheus.Desc
-	blind, last, kernel, enforcing, saved           *prometheus.Desc
-	trusted, tracked, packets, desired, there       *prometheus.Desc
-	sensorUp, sensorHeard, sensorLost               *prometheus.Desc
-	sensorLast, sensorLag, sensorTold, signature    *prometheus.Desc
-	leaks, leaking, allowedDropped                  *prometheus.Desc
-	goodFlows, slowLanes, proxies                   *prometheus.Desc
-	listEntries, listPackets, listFetched           *prometheus.Desc
-	listStale, listHeld, listLeftOut                *prometheus.Desc
+	source                                                               Source
+	up, reconnects, dropped, queue, active, limited                      *prometheus.Desc
+	blind, last, kernel, enforcing, saved                                *prometheus.Desc
+	trusted, tracked, packets, desired, there                            *prometheus.Desc
+	sensorUp, sensorHeard, sensorLost                                    *prometheus.Desc
+	sensorLast, sensorLag, sensorTold, signature                         *prometheus.Desc
+	leaks, leaking, allowedDropped                                       *prometheus.Desc
+	goodFlows, slowLanes, proxies                                        *prometheus.Desc
+	fleetConnected, fleetNodes, fleetRecords, fleetWaiting, fleetRefused *prometheus.Desc
+	listEntries, listPackets, listFetched                                *prometheus.Desc
+	listStale, listHeld, listLeftOut                                     *prometheus.Desc
 }
 
 func newPresent(s Source) *presentCollector {
@@ -109,23 +120,28 @@ func newPresent(s Source) *presentCollector {
 		proxies: desc(proxies, "Sources that look like a proxy, and that nobody allowed or named."),
 		limited: desc(limitedTotal, "Bans, sources or challenges that a bound of policy.limits or of memory kept out.",
 			"limit"),
-		trusted:     desc(trustedSources, "Sources that are trusted because a user logged in from there."),
-		tracked:     desc(trackedSources, "Sources that are remembered."),
-		sensorUp:    desc(sensorUp, "Whether a sensor works.", "sensor"),
-		sensorHeard: desc(sensorHeard, "Packets that a sensor has heard.", "sensor"),
-		sensorLost:  desc(sensorLost, "Packets for which a sensor had no room.", "sensor"),
-		sensorLast:  desc(sensorLastHeard, "Unix time of the latest packet of a sensor; 0 before the first.", "sensor"),
-		sensorLag:   desc(sensorLag, "Time from a packet to its judgement, of the latest one.", "sensor"),
-		sensorTold:  desc(sensorAttempts, "What a sensor told and no event of Asterisk's.", "sensor", "event"),
-		signature:   desc(signatureHits, "Requests with the mark of a scanner's program.", "list"),
-		listEntries: desc(listEntries, "Entries of a list of attackers.", "list"),
-		listPackets: desc(listPackets, "Packets of sources on a list: dropped, or only counted.", "list"),
-		listFetched: desc(listFetched, "Unix time of the last time that a list was fetched; 0 before the first.", "list"),
-		listStale:   desc(listStale, "Whether a list was not fetched for three times as long as it should be.", "list"),
-		listHeld:    desc(listHeld, "Whether a list changed by too much, so that the one before is in force.", "list"),
-		listLeftOut: desc(listLeftOut, "Entries of a list that are not used.", "list", "reason"),
-		leaks:       desc(leaksTotal, "Events of sources whose ban should have kept their packets out."),
-		leaking:     desc(leakingSources, "Banned sources that got through to Asterisk within the last hour."),
+		trusted:        desc(trustedSources, "Sources that are trusted because a user logged in from there."),
+		tracked:        desc(trackedSources, "Sources that are remembered."),
+		sensorUp:       desc(sensorUp, "Whether a sensor works.", "sensor"),
+		sensorHeard:    desc(sensorHeard, "Packets that a sensor has heard.", "sensor"),
+		sensorLost:     desc(sensorLost, "Packets for which a sensor had no room.", "sensor"),
+		sensorLast:     desc(sensorLastHeard, "Unix time of the latest packet of a sensor; 0 before the first.", "sensor"),
+		sensorLag:      desc(sensorLag, "Time from a packet to its judgement, of the latest one.", "sensor"),
+		sensorTold:     desc(sensorAttempts, "What a sensor told and no event of Asterisk's.", "sensor", "event"),
+		signature:      desc(signatureHits, "Requests with the mark of a scanner's program.", "list"),
+		fleetConnected: desc(fleetConnected, "Whether this node hears its fleet, and has missed nothing."),
+		fleetNodes:     desc(fleetNodes, "Nodes of the fleet that were heard."),
+		fleetRecords:   desc(fleetRecords, "What nodes of the fleet said and that still means something."),
+		fleetWaiting:   desc(fleetWaiting, "What this node said and the fleet's servers do not have."),
+		fleetRefused:   desc(fleetRefused, "What other nodes said and this one refused."),
+		listEntries:    desc(listEntries, "Entries of a list of attackers.", "list"),
+		listPackets:    desc(listPackets, "Packets of sources on a list: dropped, or only counted.", "list"),
+		listFetched:    desc(listFetched, "Unix time of the last time that a list was fetched; 0 before the first.", "list"),
+		listStale:      desc(listStale, "Whether a list was not fetched for three times as long as it should be.", "list"),
+		listHeld:       desc(listHeld, "Whether a list changed by too much, so that the one before is in force.", "list"),
+		listLeftOut:    desc(listLeftOut, "Entries of a list that are not used.", "list", "reason"),
+		leaks:          desc(leaksTotal, "Events of sources whose ban should have kept their packets out."),
+		leaking:        desc(leakingSources, "Banned sources that got through to Asterisk within the last hour."),
 		allowedDropped: desc(allowedDropped,
 			"Allowed sources and trunks whose packets another firewall drops."),
 		packets:   desc(droppedPackets, "Packets that the kernel dropped.", "set"),
@@ -146,6 +162,7 @@ func (p *presentCollector) Describe(ch chan<- *prometheus.Desc) {
 		p.packets, p.desired, p.there, p.leaks, p.leaking, p.allowedDropped, p.sensorUp, p.sensorHeard, p.sensorLost,
 		p.sensorLast, p.sensorLag, p.sensorTold,
 		p.signature, p.blind, p.last, p.kernel, p.enforcing,
+		p.fleetConnected, p.fleetNodes, p.fleetRecords, p.fleetWaiting, p.fleetRefused,
 		p.listEntries, p.listPackets, p.listFetched, p.listStale, p.listHeld, p.listLeftOut,
 		p.saved, p.goodFlows, p.slowLanes, p.proxies} {
 		ch <- d
@@ -194,6 +211,13 @@ func (p *presentCollector) Collect(ch chan<- prometheus.Metric) {
 	}
 	for line, n := range now.SignatureHits {
 		counter(p.signature, float64(n), line)
+	}
+	if f := now.Fleet; f != nil {
+		gauge(p.fleetConnected, boolValue(f.Connected))
+		gauge(p.fleetNodes, float64(f.Nodes))
+		gauge(p.fleetRecords, float64(f.Records))
+		gauge(p.fleetWaiting, float64(f.Waiting))
+		counter(p.fleetRefused, float64(f.Refused))
 	}
 	for _, l := range now.Lists {
 		gauge(p.listEntries, float64(l.Entries), l.Name)

@@ -434,6 +434,14 @@ type Node struct {
 	Refused map[string]uint64 `json:"refused,omitempty"`
 }
 
+// RefusedCount is how many of its records were refused.
+func (n *Node) RefusedCount() (count uint64) {
+	for _, some := range n.Refused {
+		count += some
+	}
+	return count
+}
+
 // Nodes returns all nodes, in order.
 func (b *Book) Nodes() []Node {
 	list := make([]Node, 0, len(b.nodes))

@@ -80,12 +80,8 @@ func (c *commands) sayFleet(s *fleet.Status) error {
 	}
 	t := &table{header: []string{"NODE", "RECORDS", "LAST NEWS", "REFUSED"}, rightAligned: map[int]bool{1: true, 3: true}}
 	for _, n := range s.Nodes {
-		refused := uint64(0)
-		for _, count := range n.Refused {
-			refused += count
-		}
 		t.addRow(printable.String(n.Name), strconv.Itoa(n.Records), c.shortTime(n.Heard),
-			strconv.FormatUint(refused, 10))
+			strconv.FormatUint(n.RefusedCount(), 10))
 	}
 	return t.flushTo(c.out, c.Columns)
 }
