@@ -36,7 +36,7 @@ func withSecret() config.Environment {
 		return files.Open(strings.TrimPrefix(name, "/"))
 	}, Lookup: func(name string) (string, bool) {
 		switch name {
-		case "RINGWALL_SECRET", "TELEGRAM_TOKEN", "NTFY_TOKEN", "MATRIX_TOKEN", "PUSHOVER_TOKEN":
+		case "RINGWALL_SECRET", "TELEGRAM_TOKEN", "NTFY_TOKEN", "MATRIX_TOKEN", "PUSHOVER_TOKEN", "SMTP_PASSWORD":
 			return "hunter2", true
 		case "SLACK_URL", "DISCORD_URL":
 			return "https://hooks.example.com/services/hunter2", true
@@ -199,6 +199,7 @@ func TestReferenceShowsTheDefaultsOfATarget(t *testing.T) {
 	}
 	want := config.DefaultNotify()
 	want.Name, want.Method, want.URL = "generic", "POST", config.NewSecret("https://hooks.example.com/x")
+	got.Notify[0].SMTP.To = nil
 	if got.Notify[0].Reasons, got.Notify[0].PBX, got.Notify[0].Exec = nil, nil, nil; len(got.Notify[0].Headers) == 0 {
 		got.Notify[0].Headers = nil
 	}

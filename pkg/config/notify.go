@@ -20,7 +20,7 @@ import (
 	escape "github.com/ringwall/ringwall/pkg/printable"
 )
 
-// Notify is one target that is told of decisions: a web address, or a program.
+// Notify is one target that is told of decisions: a web address, a program, or people by mail.
 type Notify struct {
 	Name        string            `yaml:"name"` // the template or the program by default; a metric's label
 	URL         Secret            `yaml:"url"`
@@ -35,12 +35,32 @@ type Notify struct {
 	Body        string            `yaml:"body"`
 	ContentType string            `yaml:"content_type"`
 	Exec        []string          `yaml:"exec"` // the program's whole path, and its arguments
+	SMTP        SMTP              `yaml:"smtp"`
 	Actions     []string          `yaml:"actions"`
 	Reasons     []string          `yaml:"reasons"` // all, when empty
 	PBX         []string          `yaml:"pbx"`     // all, when empty
 	Rate        NotifyRate        `yaml:"rate"`
 	Timeout     time.Duration     `yaml:"timeout"` // of one attempt
 }
+
+// SMTP is a server that takes mail, and for whom.
+type SMTP struct {
+	Host         string   `yaml:"host"` // no mail where it is empty
+	Port         int      `yaml:"port"`
+	TLS          string   `yaml:"tls"`  // one of TLSStart, TLSAlways, TLSNever
+	User         string   `yaml:"user"` // nobody logs in where it is empty
+	Password     Secret   `yaml:"password"`
+	PasswordFile string   `yaml:"password_file"`
+	From         string   `yaml:"from"`
+	To           []string `yaml:"to"`
+}
+
+// What SMTP.TLS may be.
+const (
+	TLSStart  = "starttls" // demanded after the greeting (RFC 3207); a server that has none gets no mail
+	TLSAlways = "always"   // from the first byte on (RFC 8314 section 3.3)
+	TLSNever  = "never"
+)
 
 // NotifyRate bounds how many messages a target gets of each action.
 type NotifyRate struct {
@@ -51,6 +71,9 @@ type NotifyRate struct {
 // Tokens are a target's secrets, for whoever must keep them out of a log.
 func (n *Notify) Tokens() []Secret {
 	all := []Secret{n.URL, n.Token}
+	if !n.SMTP.Password.IsZero() {
+		all = append(all, n.SMTP.Password)
+	}
 	for _, s := range n.Headers {
 		all = append(all, s)
 	}
@@ -88,17 +111,24 @@ func (ps *parser) checkNotify(list []Notify, pbxs []Asterisk, mode fs.FileMode) 
 			continue
 		}
 		program := len(n.Exec) > 0 || ps.failed[at+".exec"]
-		if web := !n.URL.IsZero() || n.URLFile != "" || ps.failed[at+".url"] || ps.failed[at+".url_file"]; !web &&
-			!program {
-			ps.fail(at, "neither url nor exec", detail{hint: "url, url_file or exec; examples/notify.yaml has some"})
+		web := !n.URL.IsZero() || n.URLFile != "" || ps.failed[at+".url"] || ps.failed[at+".url_file"]
+		mail := ps.isMail(n, at)
+		switch {
+		case !web && !program && !mail:
+			ps.fail(at, "neither url nor exec nor smtp",
+				detail{hint: "url, url_file, exec or smtp; examples/notify.yaml has some"})
 			continue
-		} else if web && program {
+		case web && program:
 			ps.fail(at+".exec", "url and exec are both given", detail{hint: "an entry of its own for each"})
 			continue
-		}
-		if program {
+		case mail && (web || program):
+			ps.fail(at+".smtp", "given beside url or exec", detail{hint: "an entry of its own for each"})
+			continue
+		case program:
 			ps.checkProgram(n, at)
-		} else {
+		case mail:
+			literal = cmp.Or(literal, ps.checkMail(n, at))
+		default:
 			literal = cmp.Or(literal, ps.checkWebhook(n, at))
 		}
 		ps.checkFilter(n, at, pbxs)
@@ -124,6 +154,8 @@ func (n *Notify) defaultName() string {
 	case len(n.Exec) > 0:
 		name := path.Base(n.Exec[0])
 		return name[:min(len(name), 64)]
+	case n.SMTP.Host != "":
+		return "smtp"
 	case n.Body != "":
 		return "webhook"
 	}
@@ -132,19 +164,8 @@ func (n *Notify) defaultName() string {
 
 // checkProgram checks a target that is a program.
 func (ps *parser) checkProgram(n *Notify, at string) {
-	for _, key := range []string{"method", "token", "token_file", "headers", "ca_file", "template", "to", "body",
-		"content_type"} {
-		if ps.isGiven(at + "." + key) {
-			if v := ps.valueNodes[at+"."+key].Value; v == "" && len(ps.valueNodes[at+"."+key].Content) == 0 {
-				continue // as check --print writes it
-			}
-			if def := map[string]string{"template": message.Generic, "content_type": message.JSON}[key]; def != "" &&
-				ps.valueNodes[at+"."+key].Value == def {
-				continue
-			}
-			ps.fail(at+"."+key, "is for a url, and exec has none", detail{hint: "remove it"})
-		}
-	}
+	ps.refuseWebhookKeys(at, "exec", "ca_file", "method", "token", "token_file", "headers", "template", "to", "body",
+		"content_type")
 	key := at + ".exec"
 	if ps.failed[key] {
 		return
@@ -168,6 +189,23 @@ func (ps *parser) checkProgram(n *Notify, at string) {
 		case ps.checkAbsolutePath(at, arg):
 			ps.warnUnlessExecutable(at, arg)
 		}
+	}
+}
+
+// refuseWebhookKeys refuses keys of a url at a target that is something else.
+func (ps *parser) refuseWebhookKeys(at, kind string, keys ...string) {
+	for _, key := range keys {
+		if !ps.isGiven(at + "." + key) {
+			continue
+		}
+		if v := ps.valueNodes[at+"."+key].Value; v == "" && len(ps.valueNodes[at+"."+key].Content) == 0 {
+			continue // as check --print writes it
+		}
+		if def := map[string]string{"template": message.Generic, "content_type": message.JSON}[key]; def != "" &&
+			ps.valueNodes[at+"."+key].Value == def {
+			continue
+		}
+		ps.fail(at+"."+key, "is for a url, and "+kind+" has none", detail{hint: "remove it"})
 	}
 }
 

@@ -15,7 +15,7 @@ const hook = `{url: "https://hooks.example.com/hunter2"`
 func TestMistakesOfNotify(t *testing.T) {
 	demand(t, []mistake{
 		{"nothing to send to", base + "notify:\n  - name: team\n",
-			`ringwall.yaml:6: notify[0]: neither url nor exec; try: url, url_file or exec; examples/notify.yaml has some`},
+			`ringwall.yaml:6: notify[0]: neither url nor exec nor smtp; try: url, url_file, exec or smtp; examples/notify.yaml has some`},
 		{"both", base + "notify:\n  - " + hook + ", exec: [/program]}\n",
 			`ringwall.yaml:6: notify[0].exec: url and exec are both given; try: an entry of its own for each`},
 		{"a text for a list", base + "notify: https://hooks.example.com/hunter2\n",
@@ -68,6 +68,31 @@ func TestMistakesOfNotify(t *testing.T) {
 			`ringwall.yaml:6: notify[0].headers.content-length: this header is not yours to set; try: remove it; content_type is a key of its own`},
 		{"headers as a list", base + "notify:\n  - " + hook + `, headers: ["X-Key: hunter2"]}` + "\n",
 			`ringwall.yaml:6: notify[0].headers: a list where a section belongs; try: {X-Name: "value"}`},
+		{"mail to nobody", base + "notify:\n  - smtp: {host: mail.example.org, from: a@example.org}\n",
+			`ringwall.yaml:6: notify[0].smtp.to: missing; try: [admin@example.org]`},
+		{"mail without a server", base + "notify:\n  - smtp: {from: a@example.org, to: [b@example.org]}\n",
+			`ringwall.yaml:6: notify[0].smtp.host: not a name or an address; allowed: mail.example.org, 192.0.2.1; try: the port is a key of its own`},
+		{"a mail server with its port", base +
+			"notify:\n  - smtp: {host: \"mail.example.org:25\", from: a@example.org, to: [b@example.org]}\n",
+			`ringwall.yaml:6: notify[0].smtp.host: not a name or an address: "mail.example.org:25"; allowed: mail.example.org, 192.0.2.1; try: the port is a key of its own`},
+		{"a name in a mail address", base +
+			"notify:\n  - smtp: {host: mail.example.org, from: Ringwall <a@example.org>, to: [b@example.org]}\n",
+			`ringwall.yaml:6: notify[0].smtp.from: not a mail address: "Ringwall <a@example.org>"; allowed: NAME@DOMAIN`},
+		{"a mail address of two lines", base +
+			`notify: [{smtp: {host: mail.example.org, from: a@example.org, to: ["b@example.org\nBcc: c@example.org"]}}]` + "\n",
+			`ringwall.yaml:5: notify[0].smtp.to[0]: not a mail address: "b@example.org\nBcc: c@example.org"; allowed: NAME@DOMAIN`},
+		{"a user without a password", base +
+			"notify:\n  - smtp: {host: mail.example.org, user: a, from: a@example.org, to: [b@example.org]}\n",
+			`ringwall.yaml:6: notify[0].smtp.password: missing; try: password_file: the whole path of a file that holds it`},
+		{"a password in clear", base +
+			"notify:\n  - smtp: {host: mail.example.org, user: a, password_file: /closed, tls: never, from: a@example.org, to: [b@example.org]}\n",
+			`ringwall.yaml:6: notify[0].smtp.tls: the password would cross the network in clear: "never"; allowed: starttls, always`},
+		{"mail and a url", base +
+			"notify:\n  - " + hook + ", smtp: {host: mail.example.org, from: a@example.org, to: [b@example.org]}}\n",
+			`ringwall.yaml:6: notify[0].smtp: given beside url or exec; try: an entry of its own for each`},
+		{"mail with a template", base +
+			"notify:\n  - {template: slack, smtp: {host: mail.example.org, from: a@example.org, to: [b@example.org]}}\n",
+			`ringwall.yaml:6: notify[0].template: is for a url, and smtp has none; try: remove it`},
 		{"a program with a shell's line", base + "notify:\n  - exec: ['/none -x']\n",
 			`ringwall.yaml:6: notify[0].exec[0]: no program has this name; there is no shell that splits it: "/none -x"; try: [PROGRAM, ARGUMENT, ARGUMENT], or [/bin/sh, -c, "…"]`},
 		{"a program as text", base + "notify:\n  - exec: /bin/true\n",
@@ -129,6 +154,7 @@ func TestNotifyIsComplete(t *testing.T) {
     token_file: /closed
   - {template: matrix, url: "https://a.example/{id}"}
   - {exec: [/program, "${SET}"]}
+  - smtp: {host: mail.example.org, user: a, password_file: /closed, from: a@example.org, to: [b@example.org]}
 `)
 	if err != nil || len(warnings) != 0 {
 		t.Fatal(err, warnings)
@@ -138,6 +164,10 @@ func TestNotifyIsComplete(t *testing.T) {
 		n[0].Headers["X-Key"].Reveal() != "Bearer hunter2" || n[0].Token.Reveal() != "hunter2" ||
 		len(n[0].Tokens()) != 3 {
 		t.Errorf("%+v", n[0])
+	}
+	if n[3].Name != "smtp" || n[3].SMTP.Port != 587 || n[3].SMTP.TLS != config.TLSStart ||
+		n[3].SMTP.Password.Reveal() != "hunter2" || n[3].Rate != (config.NotifyRate{PerMinute: 1, Burst: 5}) {
+		t.Errorf("%+v", n[3])
 	}
 	if n[1].Name != "matrix" || n[1].Method != "PUT" || n[2].Name != "program" || n[2].Exec[1] != "${SET}" {
 		t.Errorf("%+v", n[1:])

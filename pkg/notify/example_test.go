@@ -43,7 +43,7 @@ func TestTheExampleDelivers(t *testing.T) {
 	var targets []config.Notify
 	want := 0
 	for _, n := range cfg.Notify {
-		if len(n.Exec) > 0 {
+		if len(n.Exec) > 0 || n.SMTP.Host != "" { // deploy/mail has a server for it
 			continue
 		}
 		n.URL = config.NewSecret(s.URL + "/" + n.Name)

@@ -91,11 +91,15 @@ func newTarget(cfg config.Notify, n *Notifier) (*target, error) {
 		}}
 		return t, nil
 	}
-	w, err := newWebhook(cfg, n.dial)
+	var err error
+	if cfg.SMTP.Host != "" {
+		t.sender, err = newMailSender(cfg, n.dial, n.host)
+	} else {
+		t.sender, err = newWebhook(cfg, n.dial)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("notify: %s: %w", cfg.Name, err)
 	}
-	t.sender = w
 	return t, nil
 }
 

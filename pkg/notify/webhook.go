@@ -3,15 +3,11 @@ package notify
 import (
 	"bytes"
 	"context"
-	"crypto/tls"
-	"crypto/x509"
-	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/url"
-	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -49,15 +45,9 @@ func newWebhook(cfg config.Notify, dial dialFunc) (*webhookSender, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the body: %w", err)
 	}
-	trust := &tls.Config{MinVersion: tls.VersionTLS12}
-	if cfg.CAFile != "" {
-		pem, err := os.ReadFile(cfg.CAFile)
-		if err != nil {
-			return nil, fmt.Errorf("ca_file: %w", err)
-		}
-		if trust.RootCAs = x509.NewCertPool(); !trust.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, errors.New("ca_file holds no certificate")
-		}
+	trust, err := trustOf(cfg)
+	if err != nil {
+		return nil, err
 	}
 	w.client = &http.Client{
 		// Messages are rare, so that a connection is not worth keeping.
