@@ -26,6 +26,7 @@ func (ps *parser) checkConfig(c *Config, mode fs.FileMode) {
 	ps.checkMetrics(&c.Metrics)
 	ps.checkHEP(&c.Sensors.HEP)
 	ps.checkLists(c.Lists)
+	ps.checkExport(&c.Export)
 	ps.checkFleet(&c.Fleet)
 	ps.checkNotify(c.Notify, c.Asterisk, mode)
 }

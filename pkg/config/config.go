@@ -14,6 +14,7 @@ type Config struct {
 	Firewall Firewall   `yaml:"firewall"`
 	Sensors  Sensors    `yaml:"sensors"`
 	Lists    []List     `yaml:"lists"`
+	Export   Export     `yaml:"export"`
 	Fleet    Fleet      `yaml:"fleet"`
 	Metrics  Metrics    `yaml:"metrics"`
 	Control  Control    `yaml:"control"`

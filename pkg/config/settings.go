@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/ringwall/ringwall/pkg/export"
 	"github.com/ringwall/ringwall/pkg/firewall"
 	"github.com/ringwall/ringwall/pkg/lists"
 	"github.com/ringwall/ringwall/pkg/notify/message"
@@ -477,6 +478,26 @@ func allSettings() []setting {
 		{path: "lists[].max_prefix", byDefault: 10, allowed: inBounds(8, 32),
 			meaning: "Wider networks in a list are left out: bits of IPv4, and twice as many of IPv6; {least} to {most}.",
 			reason:  "nobody's attackers have more than four million addresses; what a list says of all of them is a mistake"},
+
+		{path: "export",
+			meaning: "Our own bans for other firewalls. See deploy/docs/export.md."},
+		{path: "export.listen",
+			meaning: `Where http://HOST:PORT/ serves them; "" is nowhere. Elsewhere than on loopback it needs token_file.`,
+			reason:  "only you know who may read whom you ban"},
+		{path: "export.file", allowed: checkedBy((*parser).checkWholePathOrNone),
+			meaning: "A file that is written each time that they change: its whole path, where the service may write, as " +
+				"in /var/lib/ringwall.",
+			reason: "none"},
+		{path: "export.format", byDefault: export.Plain, allowed: oneOf(export.Formats()...),
+			meaning: "plain: an address or network a line (pfSense, OPNsense); json; nft: for nft -f; mikrotik: for /import.",
+			reason:  "nearly every firewall reads it"},
+		{path: "export.proven_only", byDefault: true,
+			meaning: "Leave out what a forged packet could have made, and bans of one service: another firewall lets nobody " +
+				"knock.",
+			reason: "whoever forges a customer's address must not get it closed everywhere"},
+		{path: "export.token_file", allowed: checkedBy((*parser).checkWholePathOrNone),
+			meaning: "A file that holds only the token, which who reads sends as bearer or as password: its whole path.",
+			reason:  "none on loopback; elsewhere it is needed"},
 
 		{path: "fleet",
 			meaning: "Share bans, trust and what is allowed with the other PBXes of the same operator, over NATS with " +

@@ -30,6 +30,8 @@ func (d *Daemon) openListeners(cfg *config.Config) error {
 			return fmt.Errorf("the control socket: %w", taken)
 		}
 	}
+	d.addPart("export", "another port or file, and: systemctl reload ringwall; this shows who has a port: ss -ltnp",
+		d.openExport)
 	d.addPart("metrics.listen", "another port, and: systemctl reload ringwall; this shows who has it: ss -ltnp",
 		d.openMetrics)
 	return nil

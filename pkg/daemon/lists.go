@@ -54,6 +54,8 @@ type attackerLists struct {
 	keeper *fetch.Keeper
 	table  listTable // nil in a dry run
 	wanted chan struct{}
+	// exemptions are all whom no list may touch.
+	exemptions func(context.Context) ([]lists.Exemption, error)
 
 	writing sync.Mutex // held by who writes them into the kernel
 
@@ -73,6 +75,7 @@ func (d *Daemon) openLists(cfg *config.Config) {
 	}
 	l := &attackerLists{daemon: d, wanted: make(chan struct{}, 1), customers: make(map[string][]netip.Addr)}
 	l.table, _ = d.fw.(listTable)
+	l.exemptions = d.listExemptions
 	l.keeper = fetch.NewKeeper(listSources(cfg.Lists), filepath.Join(filepath.Dir(cfg.State.Path), "lists"), d.log, l.want)
 	d.lists = l
 	d.tasks = append(d.tasks, l)
@@ -197,14 +200,14 @@ func elementsOf(m *lists.Merged) iter.Seq[firewall.Listed] {
 	}
 }
 
-// exemptions are all whom no list may touch. What comes to be trusted later is let in by the kernel's own order.
-func (l *attackerLists) exemptions(ctx context.Context) (exempt []lists.Exemption, err error) {
+// listExemptions are all whom no list may touch. What comes to be trusted later is let in by the kernel's own order.
+func (d *Daemon) listExemptions(ctx context.Context) (exempt []lists.Exemption, err error) {
 	add := func(all []ban.Exemption, of string) {
 		for _, e := range all {
 			exempt = append(exempt, lists.Exemption{Prefix: e.Prefix, Of: of + ", by " + printable.String(e.Origin)})
 		}
 	}
-	b := backend{l.daemon}
+	b := backend{d}
 	var allowed, protected []ban.Exemption
 	b.pipeline.ReadEngine(func(e *engine.Engine, _ time.Time) { allowed, protected = e.Allowed(), e.Protected() })
 	add(allowed, "allowed")

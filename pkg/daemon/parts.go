@@ -66,6 +66,7 @@ func (d *Daemon) reopenParts(old, new *config.Config) {
 				(old.Sensors.Tap != new.Sensors.Tap || old.Sensors.TapGroup != new.Sensors.TapGroup),
 			p.name == "sensors.hep" && old.Sensors.HEP != new.Sensors.HEP,
 			p.name == "fleet" && !reflect.DeepEqual(old.Fleet, new.Fleet),
+			p.name == "export" && old.Export != new.Export,
 			p.name == "policy.signatures": // its files may have changed
 			p.openAnew()
 		default:
