@@ -445,6 +445,12 @@ func TestTheStateIsSaidInPlainWords(t *testing.T) {
 		"The configuration was changed, and is not in force: line 3": func(s *api.Status) { s.Config.Error = "line 3" },
 		"was blind for 3m":   func(s *api.Status) { s.PBXs[0].Blind = 180 },
 		"7 events were lost": func(s *api.Status) { s.PBXs[0].DroppedFrames = 7 },
+		"<strong>voipbl</strong> 98,123 known attackers": func(s *api.Status) {
+			s.Lists = []api.ListStatus{{Name: "voipbl", Mode: "enforce", Entries: 98123}}
+		},
+		"4,711 packets counted · never fetched": func(s *api.Status) {
+			s.Lists = []api.ListStatus{{Name: "voipbl", Mode: "observe", Packets: 4711}}
+		},
 		"systemctl reload now": func(s *api.Status) {
 			s.Warnings = []api.Warning{{Text: "x",
 				Try: "systemctl reload now"}}

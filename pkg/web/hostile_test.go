@@ -47,6 +47,7 @@ func saturated(name string, now time.Time) *fake {
 	f.status.PBXs = append(f.status.PBXs, *pbx)
 	f.status.Kernel.LastError, f.status.Kernel.Try = name, "n"
 	f.status.Warnings = []api.Warning{{Text: name, Try: "n"}}
+	f.status.Lists = []api.ListStatus{{Name: name, Mode: name, Error: name, Try: "n", BadSample: name, Credit: name}}
 	f.status.ObserveOnly = []api.Observed{{Service: name, Why: name}}
 	b := banOf("203.0.113.5/32", name, name)
 	c := banOf("203.0.113.0/24", name)

@@ -22,6 +22,7 @@ type healthView struct {
 	Text     string
 	PBXs     []pbxRow
 	Kernel   kernelRow
+	Lists    []listRow
 	Warnings []warningRow
 	More     int      // warnings that are not shown
 	Watched  []string // sentences about services that are observed only
@@ -49,6 +50,28 @@ type kernelRow struct {
 	Dropped int // packets
 }
 
+// listRow is a list of attackers; what is wrong with it is among the warnings.
+type listRow struct {
+	Name             string
+	Good, Observed   bool
+	Entries, Packets int
+	Fetched          time.Time // zero: never
+	LeftOut          int
+}
+
+func newListRow(l api.ListStatus) listRow {
+	row := listRow{Name: printable.String(l.Name), Observed: l.Mode != "enforce", Entries: l.Entries,
+		Packets: int(min(l.Packets, 1<<53)),
+		Good:    l.Fetched != nil && !l.Held && !l.Stale && !l.Over}
+	if l.Fetched != nil {
+		row.Fetched = *l.Fetched
+	}
+	for _, n := range l.LeftOut {
+		row.LeftOut += n
+	}
+	return row
+}
+
 type warningRow struct {
 	Bad  bool
 	Text string
@@ -70,6 +93,9 @@ func (p *Page) viewHealth(s *snapshot) healthView {
 		h.PBXs = append(h.PBXs, newPBXRow(v))
 	}
 	h.Kernel = newKernelRow(st.Kernel)
+	for _, l := range st.Lists {
+		h.Lists = append(h.Lists, newListRow(l))
+	}
 	h.setState(st, down)
 	h.Warnings = p.viewWarnings(s)
 	for _, o := range st.ObserveOnly {
