@@ -79,10 +79,11 @@ func (f *Fleet) Run(ctx context.Context) error {
 		}),
 		nats.ReconnectErrHandler(func(_ *nats.Conn, err error) { l.failed(err) }),
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
-			l.failed(err)
-			if errors.Is(err, nats.ErrSlowConsumer) {
+			if errors.Is(err, nats.ErrSlowConsumer) { // more at once than waits here: it is fetched
 				signal(f.fetch)
+				return
 			}
+			l.failed(err)
 		}),
 		nats.ClosedHandler(func(nc *nats.Conn) {
 			closed <- nc.LastError()
@@ -343,18 +344,17 @@ func (l *link) stream(ctx context.Context) (created time.Time, last uint64, err 
 	return info.Created, info.State.LastSeq, nil
 }
 
-// getRequest is a request of JetStream's for stored messages (server/jetstream_api.go: JSApiMsgGetRequest).
+// getRequest is a request of JetStream's for stored messages (server/jetstream_api.go: JSApiMsgGetRequest). It names no
+// subject: of those, the server would count all that are left with each batch (server/filestore.go: NumPending).
 type getRequest struct {
-	Seq     uint64 `json:"seq"`
-	NextFor string `json:"next_by_subj"`
-	Batch   int    `json:"batch"`
+	Seq   uint64 `json:"seq"`
+	Batch int    `json:"batch"`
 }
 
 // fetchSome takes some of what comes after l.last, and says whether there is more. Up to upTo nothing is missing after
 // the end.
 func (l *link) fetchSome(ctx context.Context, upTo uint64, each func(record.Record)) (more bool, err error) {
-	request, err := json.Marshal(getRequest{Seq: l.last + 1, NextFor: "ringwall." + l.cfg.Name + ".>",
-		Batch: fetchBatch})
+	request, err := json.Marshal(getRequest{Seq: l.last + 1, Batch: fetchBatch})
 	if err != nil {
 		return false, err
 	}

@@ -1,0 +1,15 @@
+package fleet_test
+
+import (
+	"syscall"
+	"time"
+)
+
+// cpuTime is the processor's time of this process.
+func cpuTime() time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		return 0
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
