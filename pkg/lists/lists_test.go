@@ -40,6 +40,7 @@ func TestParse(t *testing.T) {
 		"Spamhaus":                {Auto, drop, "192.0.2.0/24 198.51.100.0/22"},
 		"objects of another name": {NDJSON, `{"ip":"198.51.100.7"}`, "198.51.100.7/32"},
 		"APIBAN":                  {Auto, `{"ipaddress":["198.51.100.7","203.0.113.9"],"ID":"1234567"}`, "198.51.100.7/32 203.0.113.9/32"},
+		"APIBAN without news":     {Auto, `{"ipaddress":["no new bans"],"ID":"none"}`, ""},
 		"CrowdSec":                {Auto, lapi, "198.51.100.7/32 203.0.113.0/24"},
 		"CrowdSec, none":          {CrowdSec, `{"deleted":null,"new":null}`, ""},
 		"CrowdSec as lines":       {CrowdSec, "198.51.100.7\n", "198.51.100.7/32"},

@@ -306,6 +306,9 @@ func (p *Parsed) apiban(in io.Reader, limits Limits) error {
 		p.Cursor = id
 	}
 	for _, s := range batch.IPAddress {
+		if s == "no new bans" { // in place of an address
+			continue
+		}
 		prefix, err := ParsePrefix(s)
 		if err != nil {
 			p.bad([]byte(s))
