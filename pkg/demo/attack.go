@@ -96,7 +96,8 @@ func guessAMIPasswords(ctx context.Context, s *testNetwork, l *tally, r *partici
 	src := r.sources[0]
 	for n := 0; ; n++ {
 		seq := l.countSent(r)
-		conn, err := s.dialAMI(ctx, src, dialWait)
+		// What is on its way when the attack ends arrives, as packets do.
+		conn, err := s.dialAMI(context.WithoutCancel(ctx), src, dialWait)
 		if err == nil {
 			l.countArrived(src, seq)
 			err = tryAMILogin(ctx, conn, n)
