@@ -6,15 +6,24 @@ import (
 	"io/fs"
 	"net/netip"
 	"strings"
+
+	"go.yaml.in/yaml/v3"
 )
 
 // maxAddress is the length of the longest host name with its port, in bytes. A name may be as long, for it is the
 // address where none is given.
 const maxAddress = 260
 
-// checkAsterisks checks the list of Asterisks, and completes what follows from the rest: ports, names, secrets.
-func (ps *parser) checkAsterisks(list []Asterisk, mode fs.FileMode) {
-	if len(list) == 0 && !ps.failed["asterisk"] {
+// isList says whether the file gives a list at a path, an empty one as well.
+func (ps *parser) isList(path string) bool {
+	n := ps.valueNodes[path]
+	return n != nil && n.Kind == yaml.SequenceNode
+}
+
+// checkAsterisks checks the list of Asterisks, and completes what follows from the rest: ports, names, secrets. A node of
+// a fleet may say that it has none, and bans whom the others saw.
+func (ps *parser) checkAsterisks(list []Asterisk, mode fs.FileMode, ofFleet bool) {
+	if len(list) == 0 && !ps.failed["asterisk"] && !(ofFleet && ps.isList("asterisk")) {
 		ps.fail("asterisk", "missing", detail{allowed: "a list with an address, a username and a secret for each " +
 			"Asterisk",
 			hint: "examples/minimal.yaml"})

@@ -19,7 +19,7 @@ import (
 // checkConfig finds the values and combinations of values that make no sense.
 func (ps *parser) checkConfig(c *Config, mode fs.FileMode) {
 	ps.checkSettings(c)
-	ps.checkAsterisks(c.Asterisk, mode)
+	ps.checkAsterisks(c.Asterisk, mode, c.Fleet.Enabled())
 	ps.checkPolicy(&c.Policy)
 	ps.checkGeo(&c.Geo, &c.Policy)
 	ps.checkFirewall(&c.Firewall)

@@ -32,6 +32,19 @@ func TestAFleet(t *testing.T) {
 	}
 }
 
+// An edge before a Kamailio has no Asterisk, and says so.
+func TestANodeWithoutAsterisk(t *testing.T) {
+	const fleet = "fleet: {servers: [\"tls://hub.example.net:4222\"], node: edge}\n"
+	if c, warnings, err := parse("asterisk: []\n" + fleet); err != nil || len(c.Asterisk) != 0 || len(warnings) > 0 {
+		t.Errorf("%v, %v", warnings, err)
+	}
+	for _, text := range []string{fleet, "asterisk: []\n", "asterisk:\n" + fleet} {
+		if _, _, err := parse(text); err == nil || !strings.Contains(err.Error(), "asterisk: missing") {
+			t.Errorf("%q: %v", text, err)
+		}
+	}
+}
+
 func TestMistakesInAFleet(t *testing.T) {
 	for _, tt := range []struct{ name, text, want string }{
 		{"a server that is none", `servers: ["https://hub.example.net"]`,

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -18,6 +19,7 @@ import (
 	"github.com/ringwall/ringwall/pkg/firewall"
 	"github.com/ringwall/ringwall/pkg/fleet"
 	"github.com/ringwall/ringwall/pkg/fleet/record"
+	"github.com/ringwall/ringwall/pkg/netns/netnstest"
 )
 
 // startHub runs a NATS server with JetStream on loopback.
@@ -197,4 +199,41 @@ func TestAHubThatIsAway(t *testing.T) {
 		t.Error("after a restart b has forgotten what a saw")
 	}
 	b.until("b is in touch", b.inTouch)
+}
+
+// A firewall before a Kamailio has no Asterisk: it keeps out whom others saw.
+func TestANodeWithoutAsterisk(t *testing.T) {
+	hub := startHub(t, t.TempDir(), -1)
+	a := newRig(t, inFleet(hub.ClientURL(), "a"))
+	cfg := config.Default()
+	cfg.Control.Socket, cfg.State.Path = filepath.Join(t.TempDir(), "ringwall.sock"), filepath.Join(t.TempDir(), "state.db")
+	cfg.Metrics.Listen = ""
+	inFleet(hub.ClientURL(), "edge")(&cfg)
+	edge := &rig{t: t, cfg: &cfg, space: netnstest.New(t), more: make(chan struct{}, 1),
+		client: &api.Client{Socket: cfg.Control.Socket}}
+	d, err := New(Options{Config: &cfg, NetNS: edge.space.FD(), Log: slog.New(slog.NewTextHandler(t.Output(), nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- d.Run(ctx) }()
+	t.Cleanup(func() {
+		stop()
+		if err := <-ended; err != nil {
+			t.Errorf("the daemon ends with: %v", err)
+		}
+	})
+	edge.until("the edge is in touch", func() bool {
+		s, err := edge.client.Status(t.Context())
+		return err == nil && s.Fleet != nil && s.Fleet.CaughtUp
+	})
+	a.attack("IPV4/TLS/198.51.100.7/5071")
+	edge.until("the edge keeps out whom a saw", func() bool {
+		_, ok := edge.inKernel(firewall.Ban, "198.51.100.7/32")
+		return ok
+	})
+	if s := edge.status(); len(s.PBXs) != 0 || len(s.Warnings) > 0 {
+		t.Errorf("status: %+v", s)
+	}
 }

@@ -75,6 +75,14 @@ func (d *Daemon) newPBX(cfg config.Asterisk) (*pbx, error) {
 	return p, nil
 }
 
+// firstPBX is the name of the first Asterisk; empty where there is none.
+func (d *Daemon) firstPBX() string {
+	if len(d.pbxs) == 0 {
+		return ""
+	}
+	return d.pbxs[0].name
+}
+
 // SessionConfig is the AMI session that a part of the configuration asks for. It fails where the session is impossible,
 // or its tls.ca_file cannot be used.
 func SessionConfig(cfg config.Asterisk) (ami.Config, error) {

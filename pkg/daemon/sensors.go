@@ -165,7 +165,7 @@ func (s *sensors) judgeFindings(found []witness.Finding) {
 			s.countHit(f.Event.Detail, f.Event.Remote.AddrPort.Addr())
 		}
 		input := pipeline.Input{Received: time.Now(), Event: f.Event}
-		s.daemon.pipeline.Judge(cmp.Or(f.PBX, s.daemon.pbxs[0].name), []pipeline.Input{input},
+		s.daemon.pipeline.Judge(cmp.Or(f.PBX, s.daemon.firstPBX()), []pipeline.Input{input},
 			s.daemon.pipeline.Clock().Now())
 	}
 }
