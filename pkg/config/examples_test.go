@@ -50,6 +50,11 @@ func TestExamplesAreValid(t *testing.T) {
 	if err != nil || len(files) < 6 {
 		t.Fatalf("examples: %v, %v", files, err)
 	}
+	ofFleet, err := filepath.Glob(filepath.Join(examples, "fleet", "*.yaml"))
+	if err != nil || len(ofFleet) < 2 {
+		t.Fatalf("examples of a fleet: %v, %v", ofFleet, err)
+	}
+	files = append(files, ofFleet...)
 	for _, name := range files {
 		t.Run(filepath.Base(name), func(t *testing.T) {
 			c, warnings, err := config.Load(name, withSecret())
