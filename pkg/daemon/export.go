@@ -61,8 +61,8 @@ func (d *Daemon) exportedBans(ctx context.Context, cfg config.Export) (bans []ex
 	err = backend{d}.Bans(ctx, api.BanFilter{}, func(some []ban.Ban) error {
 		for i := range some {
 			if b := &some[i]; isExported(b, cfg.ProvenOnly) {
-				bans = append(bans, export.Ban{Prefix: b.Prefix, Until: b.Until, Reason: string(b.Reason), Proven: b.Proven,
-					Manual: b.Manual})
+				bans = append(bans, export.Ban{Prefix: b.Prefix, Until: b.Until, Reason: string(b.Reason),
+					Proven: b.Proven, Manual: b.Manual})
 			}
 		}
 		return nil
@@ -70,8 +70,8 @@ func (d *Daemon) exportedBans(ctx context.Context, cfg config.Export) (bans []ex
 	return bans, err
 }
 
-// isExported takes the bans that another firewall should have, which closes everything to them. With provenOnly there is
-// none that a forged packet could have made, and none of one service.
+// isExported takes the bans that another firewall should have, which closes everything to them. With provenOnly there
+// is none that a forged packet could have made, and none of one service.
 func isExported(b *ban.Ban, provenOnly bool) bool {
 	if b.Observed {
 		return false

@@ -76,7 +76,8 @@ func (d *Daemon) openLists(cfg *config.Config) {
 	l := &attackerLists{daemon: d, wanted: make(chan struct{}, 1), customers: make(map[string][]netip.Addr)}
 	l.table, _ = d.fw.(listTable)
 	l.exemptions = d.listExemptions
-	l.keeper = fetch.NewKeeper(listSources(cfg.Lists), filepath.Join(filepath.Dir(cfg.State.Path), "lists"), d.log, l.want)
+	folder := filepath.Join(filepath.Dir(cfg.State.Path), "lists")
+	l.keeper = fetch.NewKeeper(listSources(cfg.Lists), folder, d.log, l.want)
 	d.lists = l
 	d.tasks = append(d.tasks, l)
 }
@@ -327,8 +328,8 @@ func (l *attackerLists) explain(x *engine.Explanation) {
 		case !n.Enforced:
 			s += ", whose packets are only counted (mode: observe)"
 		default:
-			s += ": its packets are dropped. Over UDP a phone that tries for some seconds gets in by its password; to let it " +
-				"in for good: ringwall allow add " + x.Address.String()
+			s += ": its packets are dropped. Over UDP a phone that tries for some seconds gets in by its password; " +
+				"to let it in for good: ringwall allow add " + x.Address.String()
 		}
 		x.Lines = append(x.Lines, s)
 	}
@@ -355,8 +356,8 @@ func (l *attackerLists) statuses() []api.ListStatus {
 		}
 		out := api.ListStatus{
 			Name: s.Name, Mode: string(config.Observe), Entries: s.Entries, Packets: packets[s.Name],
-			Fetched: timeOrNil(s.Fetched), Changed: timeOrNil(s.Changed), Tried: timeOrNil(s.Tried), Next: timeOrNil(s.Next),
-			Held: s.Held, Over: s.Over, LeftOut: left.Count, Omissions: left.Sample, Bad: s.Bad, BadSample: s.Sample,
+			Fetched: timeOrNil(s.Fetched), Changed: timeOrNil(s.Changed), Tried: timeOrNil(s.Tried),
+			Next: timeOrNil(s.Next), Held: s.Held, Over: s.Over, LeftOut: left.Count, Omissions: left.Sample, Bad: s.Bad, BadSample: s.Sample,
 			Credit: s.Credit, Customers: customers[s.Name],
 			Stale: !s.Fetched.IsZero() && time.Since(s.Fetched) > staleFactor*s.Refresh,
 		}
@@ -403,8 +404,8 @@ func listWarnings(all []api.ListStatus) (warnings []api.Warning) {
 			warnings = append(warnings, api.Warning{Text: name + " is not taken over: " + l.Error,
 				Try: "look at it; where it is right: ringwall lists refresh " + l.Name + " --accept"})
 		case l.Over:
-			warnings = append(warnings, api.Warning{Text: name + " no longer counts, since it could not be fetched for too long: " +
-				l.Error, Try: l.Try})
+			warnings = append(warnings, api.Warning{Text: name +
+				" no longer counts, since it could not be fetched for too long: " + l.Error, Try: l.Try})
 		case l.Stale:
 			warnings = append(warnings, api.Warning{Text: name + " is old: it was last fetched at " +
 				l.Fetched.Format("2006-01-02 15:04 MST") + ": " + l.Error, Try: l.Try})
@@ -412,8 +413,8 @@ func listWarnings(all []api.ListStatus) (warnings []api.Warning) {
 			warnings = append(warnings, api.Warning{Text: name + " was never fetched: " + l.Error, Try: l.Try})
 		}
 		if n := len(l.Customers); n > 0 && l.Mode == string(config.Enforce) {
-			warnings = append(warnings, api.Warning{Text: name + " names " + humanize.Plural(n, "address", "addresses") +
-				" from which customers logged in: " + joinedAddresses(l.Customers),
+			warnings = append(warnings, api.Warning{Text: name + " names " +
+				humanize.Plural(n, "address", "addresses") + " from which customers logged in: " + joinedAddresses(l.Customers),
 				Try: "ringwall allow add " + l.Customers[n-1].String()})
 		}
 	}

@@ -26,8 +26,8 @@ type List struct {
 	Enforce bool // else its packets are counted and pass
 }
 
-// mark is the value of the list's elements in the kernel. It is made of the name, so that elements that an older process
-// left are of the same list, or of none.
+// mark is the value of the list's elements in the kernel. It is made of the name, so that elements that an older
+// process left are of the same list, or of none.
 func (l List) mark() uint32 {
 	h := fnv.New32a()
 	_, _ = fmt.Fprintf(h, "%s %v", l.Name, l.Enforce)
@@ -41,16 +41,16 @@ type Listed struct {
 	Ends     time.Time  // zero: with the others
 }
 
-// ListTimeout is when elements of lists end that nobody has renewed: a machine whose Ringwall was taken off is not closed
-// to anybody for ever. Whoever calls SetLists does so more often.
+// ListTimeout is when elements of lists end that nobody has renewed: a machine whose Ringwall was taken off is not
+// closed to anybody for ever. Whoever calls SetLists does so more often.
 const ListTimeout = 24 * time.Hour
 
 // Lists of attackers are kept in maps from an address to a list's mark: one of addresses, which is hashed, and one of
-// ranges, for each family. Of all of these there may be two, told apart by a letter, each with chains of its own. Packets
-// go to one; the other is made and filled beside it, a little at a time, so that no ban waits. Then the one rule that says
-// where packets go is exchanged, and the first one goes away: a packet meets all of the lists of before or all of the new
-// ones. The chains are made while the maps are empty, since the kernel walks through a map with each rule that looks into
-// it (nf_tables_bind_set in net/netfilter/nf_tables_api.c).
+// ranges, for each family. Of all of these there may be two, told apart by a letter, each with chains of its own.
+// Packets go to one; the other is made and filled beside it, a little at a time, so that no ban waits. Then the one
+// rule that says where packets go is exchanged, and the first one goes away: a packet meets all of the lists of before
+// or all of the new ones. The chains are made while the maps are empty, since the kernel walks through a map with each
+// rule that looks into it (nf_tables_bind_set in net/netfilter/nf_tables_api.c).
 //
 // Who is allowed, good, banned or trusted does not get there: a list has less to say than anything else.
 
@@ -270,8 +270,8 @@ func (c *Config) listRules(chain string, defs [numSets]setDef) (rules ruleList) 
 	return rules
 }
 
-// listedRules are the rules for packets of listed sources. Whoever can log in over UDP gets in by the same door as through
-// a ban on evidence that could be forged, but not with his first packets.
+// listedRules are the rules for packets of listed sources. Whoever can log in over UDP gets in by the same door as
+// through a ban on evidence that could be forged, but not with his first packets.
 func (c *Config) listedRules(letter byte, defs [numSets]setDef) (rules ruleList) {
 	count := func(l List, verdict expr.VerdictKind) {
 		for _, d := range listDefs() {
@@ -333,8 +333,8 @@ var errListsRebuilt = errors.New("the table was built anew meanwhile")
 const listChunk = 1 << 14
 
 // SetLists exchanges what the lists name, all of it at one moment; of addresses no two may be the same, and no two
-// ranges may overlap. It may be called beside the Writer, and is to be called again when ListsFilled is false, and before
-// ListTimeout is over. After an error the kernel has what it had.
+// ranges may overlap. It may be called beside the Writer, and is to be called again when ListsFilled is false, and
+// before ListTimeout is over. After an error the kernel has what it had.
 func (t *Table) SetLists(ctx context.Context, listed iter.Seq[Listed]) error {
 	t.listsMu.Lock()
 	defer t.listsMu.Unlock()

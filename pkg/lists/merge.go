@@ -31,8 +31,8 @@ type Merged struct {
 	left  []LeftOut
 }
 
-// Merge puts lists together. Of two that name an address the one that is enforced has it, else the first. What overlaps an
-// exemption is left out whole, and so is what is over at now.
+// Merge puts lists together. Of two that name an address the one that is enforced has it, else the first. What
+// overlaps an exemption is left out whole, and so is what is over at now.
 func Merge(all []List, exempt []Exemption, now time.Time) *Merged {
 	m := &Merged{left: make([]LeftOut, len(all))}
 	x := newExemptions(exempt)
@@ -95,8 +95,8 @@ func Merge(all []List, exempt []Exemption, now time.Time) *Merged {
 	return m
 }
 
-// flatten makes disjoint spans of sorted networks, which nest and never cross: where several hold an address, the one of
-// the least rank has it, of equal ones the wider.
+// flatten makes disjoint spans of sorted networks, which nest and never cross: where several hold an address, the one
+// of the least rank has it, of equal ones the wider.
 func flatten(nets []Entry, rank func(uint8) int) []Element {
 	var (
 		spans []Element

@@ -60,8 +60,8 @@ var (
 // maxBad is which part of the lines may name nothing: one in so many.
 const maxBad = 20
 
-// Parse reads a list. now is what durations in it count from. What it returns is sorted, each prefix once; an error means
-// that nothing of it is to be used.
+// Parse reads a list. now is what durations in it count from. What it returns is sorted, each prefix once; an error
+// means that nothing of it is to be used.
 func Parse(format Format, r io.Reader, limits Limits, now time.Time) (*Parsed, error) {
 	bounded := &boundedReader{r: r, left: limits.Bytes}
 	in := bufio.NewReaderSize(bounded, 16<<10)

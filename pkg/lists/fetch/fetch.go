@@ -71,9 +71,9 @@ type retryError struct {
 func (e *retryError) Error() string { return e.err.Error() }
 func (e *retryError) Unwrap() error { return e.err }
 
-// get fetches a list. last is the last good copy, nil for none. A copy that is returned is good, also beside an error; it
-// is last where nothing is new. accept takes a list that changed by more than a list does. save is called with what is to
-// outlast this process while there is more to come.
+// get fetches a list. last is the last good copy, nil for none. A copy that is returned is good, also beside an error;
+// it is last where nothing is new. accept takes a list that changed by more than a list does. save is called with what
+// is to outlast this process while there is more to come.
 func (f *fetcher) get(ctx context.Context, s *Source, last *Copy, accept bool, save func(*Copy)) (*Copy, error) {
 	switch {
 	case s.File != "":
@@ -142,7 +142,8 @@ func (f *fetcher) read(s *Source, body io.Reader, last *Copy, accept bool) (*Cop
 	if len(p.Entries) == 0 && s.Format != lists.CrowdSec {
 		return nil, fmt.Errorf("%w: nothing is in it", lists.ErrNoList)
 	}
-	c := &Copy{header: header{Identity: s.identity(), Fetched: now, Changed: now, Credit: p.Credit, Bad: p.Bad, Sample: p.Sample}}
+	c := &Copy{header: header{Identity: s.identity(), Fetched: now, Changed: now, Credit: p.Credit, Bad: p.Bad,
+		Sample: p.Sample}}
 	c.Entries, c.LeftOut = lists.Clean(p.Entries, s.MaxPrefix)
 	c.Entries = slices.Clip(c.Entries)
 	if last != nil && !accept {

@@ -49,8 +49,8 @@ const (
 	startDelay = 15 * time.Second
 )
 
-// NewKeeper reads the copies that are on the disk. changed is called after each list that has become another; it must not
-// wait.
+// NewKeeper reads the copies that are on the disk. changed is called after each list that has become another; it must
+// not wait.
 func NewKeeper(sources []Source, dir string, log *slog.Logger, changed func()) *Keeper {
 	k := &Keeper{dir: dir, log: log, changed: changed, fetcher: newFetcher()}
 	for _, s := range sources {
@@ -181,8 +181,8 @@ func (k *Keeper) take(l *kept, c *Copy) {
 	l.missing = err != nil
 	l.mu.Unlock()
 	if err != nil && told {
-		k.log.Error("a list cannot be kept on the disk, after a restart it is missing until it was fetched", "list", l.Name,
-			hint.Attr(err))
+		k.log.Error("a list cannot be kept on the disk, after a restart it is missing until it was fetched",
+			"list", l.Name, hint.Attr(err))
 	}
 	if before == nil || !before.Changed.Equal(c.Changed) {
 		k.changed()
