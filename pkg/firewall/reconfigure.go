@@ -8,9 +8,10 @@ import (
 )
 
 // Reconfigure changes the scope, the ports, the priority, the meter and the knock of a table that is in use. The tap
-// stays as [Table.SetTap] left it, lists of another mode hold nothing before the next [Table.SetLists], and the rest of cfg has to be as it was in Open. Rules and sets are exchanged in one
-// transaction: no packet meets a chain without them, and elements and counters stay. Another priority is another chain,
-// which the kernel exchanges as it does for [Migrated]. After an error the kernel has what it had.
+// stays as [Table.SetTap] left it, lists of another mode hold nothing before the next [Table.SetLists], and the rest of
+// cfg has to be as it was in Open. Rules and sets are exchanged in one transaction: no packet meets a chain without
+// them, and elements and counters stay. Another priority is another chain, which the kernel exchanges as it does for
+// [Migrated]. After an error the kernel has what it had.
 func (t *Table) Reconfigure(cfg Config) error {
 	cfg, err := cfg.withDefaults()
 	if err != nil {
