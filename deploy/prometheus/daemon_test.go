@@ -62,6 +62,7 @@ func (m *machine) checkRules(t *testing.T) {
 		"RingwallNotificationsLost": "inactive", "RingwallGuessing": "inactive", "RingwallBansLeak": "inactive",
 		"RingwallAllowedDropped": "inactive", "RingwallSensorDown": "inactive", "RingwallSensorLosesPackets": "inactive",
 		"RingwallNewPlace": "inactive", "RingwallProxyUnnamed": "inactive",
+		"RingwallListStale": "inactive", "RingwallListHeld": "inactive", "RingwallListUseless": "inactive",
 		"RingwallFramesDropped": "firing", "RingwallConfigReloadFailed": "firing", "RingwallLimitHit": "firing",
 		"RingwallBreach": "firing", "RingwallTampering": "firing", "RingwallCustomersFail": "firing",
 		"RingwallAccountTargeted": "firing", "RingwallMisconfiguredPhones": "pending",

@@ -77,11 +77,13 @@ func newMachine(t *testing.T) *machine {
 	dir := t.TempDir()
 	m.config = filepath.Join(dir, "ringwall.yaml")
 	m.control = &api.Client{Socket: filepath.Join(dir, "ringwall.sock")}
+	blocked := filepath.Join(dir, "blocked.txt")
+	m.writeFile(blocked, "203.0.113.200\n10.0.0.1\n") // the second is nobody on the internet, and left out
 	m.writeFile(m.config, fmt.Sprintf("asterisk:\n  - {name: pbx1, address: %q, username: ringwall, secret: s3cret, "+
 		"learn: "+
 		"\"off\"}\n"+
-		"control: {socket: %q}\nstate: {path: %q}\n%s", l.Addr(), m.control.Socket, filepath.Join(dir, "state.db"),
-		settings))
+		"control: {socket: %q}\nstate: {path: %q}\nlists: [{name: own, file: %q}]\n%s", l.Addr(), m.control.Socket,
+		filepath.Join(dir, "state.db"), blocked, settings))
 	m.daemon = netnstest.Spawn(t, m.space, ringwall, "run", "--config", m.config)
 	m.awaitSession()
 	return m
