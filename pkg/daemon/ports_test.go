@@ -103,7 +103,12 @@ func TestPortsOfAsteriskAreTakenOver(t *testing.T) {
 	r.stop()
 	netnstest.NFT(t, r.space, "delete table inet ringwall\n")
 	r.start()
-	if udp, tcp := r.closed(); !slices.Contains(udp, 5080) || !slices.Contains(tcp, 5071) {
+	var tcp []uint16
+	r.until("the table is there", func() bool { // which nobody waits for who hears Asterisk
+		udp, tcp = r.closed()
+		return len(udp) > 0
+	})
+	if !slices.Contains(udp, 5080) || !slices.Contains(tcp, 5071) {
 		t.Errorf("after the start: %v, %v", udp, tcp)
 	}
 }
