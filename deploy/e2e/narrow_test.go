@@ -362,7 +362,7 @@ func (r *rig) forgedProvider() {
 		r.t.Helper()
 		before, asked := answered(), time.Time{}
 		r.waitUntil("Asterisk registers with the provider", func() bool {
-			if time.Since(asked) > 2*time.Second && answered() == before {
+			if time.Since(asked) > 2*time.Second { // an answer that comes after its transaction counts for nothing
 				r.CLI(r.t, "pjsip send register provider")
 				asked = time.Now()
 			}
