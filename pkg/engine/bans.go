@@ -75,14 +75,14 @@ func (j *judgement) banSource(s *source, have *activeBan, reason ban.Reason, enf
 			j.countKnock(have)
 			return
 		}
+		if !have.observed && !enforce { // what is only observed takes nothing from a ban that is in force
+			return
+		}
 		if have.closes != ban.ClosesUDP || !proven {
 			closes = ban.ClosesAll
 		}
 		widened = !have.observed
 		s.bans = uint8(max(int(s.bans)-1, 0)) // it is the same ban, of more
-		old := j.engine.elementOfBan(have)
-		old.Remove = true
-		j.engine.changed = append(j.engine.changed, old)
 	}
 	if closes == ban.ClosesSIP && !j.engine.IsSource(prefix) { // which its sets in the kernel cannot hold
 		closes = ban.ClosesAll
@@ -132,9 +132,10 @@ func (j *judgement) banSource(s *source, have *activeBan, reason ban.Reason, enf
 		j.engine.activity.countBan(j.now)
 	}
 	j.decideBan(action, b, detail)
-	// Of the decision the kernel learns neither for how long the door is shut, nor that what was taken out just now, of the
-	// ban on UDP before, is closed by this one, too.
-	if enforce && (b.opens > 0 || widened && closes == ban.ClosesSIP) {
+	switch {
+	case widened:
+		j.engine.exchangeElements(have, b)
+	case enforce && b.opens > 0: // which the decision does not say
 		j.engine.changed = append(j.engine.changed, j.engine.elementOfBan(b))
 	}
 	if enforce {

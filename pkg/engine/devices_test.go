@@ -10,6 +10,8 @@ import (
 
 	"github.com/ringwall/ringwall/pkg/asterisk/event"
 	"github.com/ringwall/ringwall/pkg/ban"
+	"github.com/ringwall/ringwall/pkg/config"
+	"github.com/ringwall/ringwall/pkg/engine"
 )
 
 // stale is what a phone of an account that does not exist makes each time it tries: only the first event has its name.
@@ -222,4 +224,23 @@ func TestOneServiceSaysNothingOfAnother(t *testing.T) {
 			w.scan(bad, "1").wantBanned(bad)
 		}},
 	})
+}
+
+// What is only observed takes nothing from a ban that is in force, though it would close what that leaves open.
+func TestWhatIsObservedEndsNoBan(t *testing.T) {
+	w := newWorld(t, func(p *config.Policy) { p.Services["AMI"] = config.Observe })
+	w.login(office, "201", tls).pass(48 * time.Hour)
+	for i := range 5 {
+		w.scan(office, strconv.Itoa(900+i))
+	}
+	w.wantBanned(office).e.TakeChanged()
+	for range 60 {
+		w.send(event.InvalidPassword, office, "admin", manager, tcp).pass(time.Second)
+	}
+	w.wantBanned(office)
+	for _, el := range w.e.TakeChanged() {
+		if el.Kind == engine.BanOfPrefix && el.Remove {
+			t.Errorf("the kernel lets go of %+v", el)
+		}
+	}
 }

@@ -58,6 +58,9 @@ func (e *Engine) BanForFleet(now time.Time, f FleetBan) []ban.Decision {
 		e.widen(b, have)
 	}
 	e.addBan(b)
+	if action == ban.ActionExtend && b.closes != have.closes {
+		e.exchangeElements(have, b)
+	}
 	detail := "as seen by " + f.Origin
 	if f.Nodes > 1 {
 		detail = fmt.Sprintf("as seen by %s, of %d nodes that saw it", f.Origin, f.Nodes)
@@ -76,11 +79,6 @@ func (e *Engine) widen(b, have *activeBan) {
 	b.moreEvidence, b.leak, b.knocks, b.shut = have.moreEvidence, have.leak, have.knocks, have.shut
 	if have.origin == "" { // it stays this node's own
 		b.origin, b.reason, b.source, b.pbx, b.comment = "", have.reason, have.source, have.pbx, have.comment
-	}
-	if b.closes != have.closes {
-		old := e.elementOfBan(have)
-		old.Remove = true
-		e.changed = append(e.changed, old)
 	}
 }
 

@@ -89,6 +89,17 @@ func (e *Engine) elementOfBan(b *activeBan) Element {
 		Manual:  b.manual && b.reason == ban.ReasonManual, Left: time.Duration(b.until - e.now)}
 }
 
+// exchangeElements has the kernel let go of a ban from which a wider one takes over. The decision has that one written
+// before; what it closes over UDP is an element of both, and is written again.
+func (e *Engine) exchangeElements(old, b *activeBan) {
+	gone := e.elementOfBan(old)
+	gone.Remove = true
+	e.changed = append(e.changed, gone)
+	if b.closes == ban.ClosesSIP {
+		e.changed = append(e.changed, e.elementOfBan(b))
+	}
+}
+
 // TakeChanged returns what the kernel should be told of flows, slow lanes and doors since the last call. Bans are told
 // by decisions.
 func (e *Engine) TakeChanged() []Element {
