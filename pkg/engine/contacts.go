@@ -49,14 +49,8 @@ func (e *Engine) trustContact(k sourceKey, a netip.Addr, pbx string, out []ban.D
 	s := e.sources.get(k)
 	t := e.trusts[k]
 	if t == nil {
-		if len(e.trusts) >= e.policy.MaxSources {
-			e.hitLimits["max_sources"]++
+		if t = e.newTrust(k, s); t == nil {
 			return out
-		}
-		t = &trust{key: k, accounts: make(map[uint64]string)}
-		e.addTrust(t)
-		if s != nil {
-			s.hasTrust = true
 		}
 	}
 	until := e.now + min(contactTTL, int64(e.policy.Trust.TTL))

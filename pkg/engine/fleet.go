@@ -173,14 +173,8 @@ func (e *Engine) TrustForFleet(now time.Time, p netip.Prefix, until time.Time, o
 	}
 	s := e.sources.get(k)
 	if t == nil {
-		if len(e.trusts) >= e.policy.MaxSources {
-			e.hitLimits["max_sources"]++
+		if t = e.newTrust(k, s); t == nil {
 			return nil
-		}
-		t = &trust{key: k, accounts: make(map[uint64]string), origin: origin}
-		e.addTrust(t)
-		if s != nil {
-			s.hasTrust = true
 		}
 	}
 	if t.until <= e.now {

@@ -87,20 +87,28 @@ func (j *judgement) loggedInHere(id uint64) bool {
 	return ok
 }
 
+// newTrust makes a trust that has not begun, of a source that may not be remembered; nil where there is no room.
+func (e *Engine) newTrust(k sourceKey, s *source) *trust {
+	if len(e.trusts) >= e.policy.MaxSources {
+		e.hitLimits["max_sources"]++
+		return nil
+	}
+	t := &trust{key: k, accounts: make(map[uint64]string)}
+	e.addTrust(t)
+	if s != nil {
+		s.hasTrust = true
+	}
+	return t
+}
+
 // grantTrust starts or prolongs the trust of the source of the event, s, after a login of an account.
 func (j *judgement) grantTrust(s *source, id uint64) {
 	t := j.rememberedTrust()
 	if t == nil {
-		if len(j.engine.trusts) >= j.policy.MaxSources {
-			j.engine.hitLimits["max_sources"]++
+		if t = j.engine.newTrust(j.key, s); t == nil {
 			return
 		}
-		t = &trust{key: j.key, accounts: make(map[uint64]string)}
-		j.engine.addTrust(t)
 		j.trust = t
-		if s != nil {
-			s.hasTrust = true
-		}
 	}
 	fresh := t.until <= j.now
 	if fresh {
