@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/ringwall/ringwall/pkg/ban"
+	"github.com/ringwall/ringwall/pkg/mailbox"
 )
 
 // maxAccount bounds what one remembered decision can hold of a name that came by wire, in bytes.
@@ -69,10 +70,7 @@ func (f *Feed) Publish(decisions ...ban.Decision) {
 		f.pieces = f.pieces[1:]
 	}
 	for fo := range f.followers {
-		select {
-		case fo.more <- struct{}{}:
-		default:
-		}
+		mailbox.Signal(fo.more)
 	}
 }
 

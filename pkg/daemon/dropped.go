@@ -20,6 +20,7 @@ import (
 	"github.com/ringwall/ringwall/pkg/hint"
 	"github.com/ringwall/ringwall/pkg/hosts"
 	"github.com/ringwall/ringwall/pkg/humanize"
+	"github.com/ringwall/ringwall/pkg/mailbox"
 	"github.com/ringwall/ringwall/pkg/nftrace"
 	"github.com/ringwall/ringwall/pkg/printable"
 )
@@ -160,10 +161,7 @@ func (o *othersDrops) lookSoon() {
 	if o == nil {
 		return
 	}
-	select {
-	case o.lookWanted <- struct{}{}:
-	default:
-	}
+	mailbox.Signal(o.lookWanted)
 }
 
 // LetsIn reports whether an entry of the allow list is there for somebody else than this machine and its network's

@@ -21,6 +21,7 @@ import (
 	"github.com/ringwall/ringwall/pkg/humanize"
 	"github.com/ringwall/ringwall/pkg/lists"
 	"github.com/ringwall/ringwall/pkg/lists/fetch"
+	"github.com/ringwall/ringwall/pkg/mailbox"
 	"github.com/ringwall/ringwall/pkg/metrics"
 	"github.com/ringwall/ringwall/pkg/printable"
 )
@@ -109,10 +110,7 @@ func (*attackerLists) String() string { return "lists" }
 
 // want has the lists written.
 func (l *attackerLists) want() {
-	select {
-	case l.wanted <- struct{}{}:
-	default:
-	}
+	mailbox.Signal(l.wanted)
 }
 
 // Run keeps the lists until ctx ends.

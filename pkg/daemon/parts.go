@@ -14,6 +14,7 @@ import (
 
 	"github.com/ringwall/ringwall/pkg/api"
 	"github.com/ringwall/ringwall/pkg/config"
+	"github.com/ringwall/ringwall/pkg/mailbox"
 )
 
 // How long a part that does not work is left alone before it is tried again: at first, and at most.
@@ -104,10 +105,7 @@ func (p *part) closePart() (err error) {
 
 // openAnew has Run open the part anew, or tries at once one that does not work.
 func (p *part) openAnew() {
-	select {
-	case p.reopen <- struct{}{}:
-	default:
-	}
+	mailbox.Signal(p.reopen)
 }
 
 // retryNow tries at once whatever does not work.

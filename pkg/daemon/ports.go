@@ -25,6 +25,7 @@ import (
 	"github.com/ringwall/ringwall/pkg/config"
 	"github.com/ringwall/ringwall/pkg/conntrack"
 	"github.com/ringwall/ringwall/pkg/hint"
+	"github.com/ringwall/ringwall/pkg/mailbox"
 	"github.com/ringwall/ringwall/pkg/store"
 )
 
@@ -122,10 +123,7 @@ func (p *asteriskPorts) setConfig(f config.Firewall) {
 	p.mu.Lock()
 	p.cfg, p.all = f.Ports, f.Scope == config.ScopeAll
 	p.mu.Unlock()
-	select {
-	case p.wake <- struct{}{}:
-	default:
-	}
+	mailbox.Signal(p.wake)
 }
 
 // noteLocal has a local address that is new examined: where an event came in. For one that is known it only compares.

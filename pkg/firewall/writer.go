@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/ringwall/ringwall/pkg/hint"
+	"github.com/ringwall/ringwall/pkg/mailbox"
 )
 
 // Causes of a rebuild besides the three of Outcome, for the hook Rebuilt.
@@ -195,7 +196,7 @@ func (w *Writer) Submit(changes []Change, done func(error)) (flush func()) {
 	case inline:
 		w.writing.Unlock()
 	}
-	wakeUp(w.wake)
+	mailbox.Signal(w.wake)
 	if none {
 		done(ErrQueueFull)
 	}
@@ -216,14 +217,7 @@ func (w *Writer) writeInline() {
 	w.mu.Lock()
 	w.pending.putBack(&b)
 	w.mu.Unlock()
-	wakeUp(w.wake)
-}
-
-func wakeUp(c chan struct{}) {
-	select {
-	case c <- struct{}{}:
-	default:
-	}
+	mailbox.Signal(w.wake)
 }
 
 // Apply is Submit that waits for the kernel's commit. When ctx ends first the change still is in the queue.
@@ -318,7 +312,7 @@ func (w *Writer) buildFirst(ctx context.Context) bool {
 // watchRulesets passes on what the kernel says about others' changes.
 func (w *Writer) watchRulesets(ctx context.Context, fw rulesetWatcher) {
 	for {
-		err := fw.WatchRulesets(ctx, func() { wakeUp(w.changed) })
+		err := fw.WatchRulesets(ctx, func() { mailbox.Signal(w.changed) })
 		if ctx.Err() != nil {
 			return
 		}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/ringwall/ringwall/pkg/fleet/record"
+	"github.com/ringwall/ringwall/pkg/mailbox"
 )
 
 // Config is what a Fleet is made of.
@@ -83,7 +84,7 @@ func (f *Fleet) Say(list ...record.Record) {
 		}
 	}
 	if len(f.outbox) > 0 {
-		signal(f.toSend)
+		mailbox.Signal(f.toSend)
 	}
 }
 
@@ -113,7 +114,7 @@ func (f *Fleet) Unban(p netip.Prefix, until time.Time) {
 		unban.Made = f.book.Stamp(now, unban.Prefix)
 		if changed, _ := f.book.PutOwn(now, unban); changed {
 			f.changed[unban.Prefix] = struct{}{}
-			signal(f.hasChange)
+			mailbox.Signal(f.hasChange)
 		}
 	}
 	f.mu.Unlock()
@@ -163,7 +164,7 @@ func (f *Fleet) TakeChanged(n int) []netip.Prefix {
 	list := make([]netip.Prefix, 0, min(n, len(f.changed)))
 	for p := range f.changed {
 		if len(list) == n {
-			signal(f.hasChange)
+			mailbox.Signal(f.hasChange)
 			break
 		}
 		delete(f.changed, p)
@@ -184,7 +185,7 @@ func (f *Fleet) changedLocked(list []netip.Prefix) {
 		f.changed[p] = struct{}{}
 	}
 	if len(list) > 0 {
-		signal(f.hasChange)
+		mailbox.Signal(f.hasChange)
 	}
 }
 
@@ -214,12 +215,4 @@ func (f *Fleet) setStatus(change func(*Status)) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	change(&f.status)
-}
-
-// signal wakes whoever waits for a channel of one place.
-func signal(c chan struct{}) {
-	select {
-	case c <- struct{}{}:
-	default:
-	}
 }

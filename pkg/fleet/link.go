@@ -16,6 +16,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/ringwall/ringwall/pkg/fleet/record"
+	"github.com/ringwall/ringwall/pkg/mailbox"
 )
 
 const (
@@ -80,7 +81,7 @@ func (f *Fleet) Run(ctx context.Context) error {
 		nats.ReconnectErrHandler(func(_ *nats.Conn, err error) { l.failed(err) }),
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
 			if errors.Is(err, nats.ErrSlowConsumer) { // more at once than waits here: it is fetched
-				signal(f.fetch)
+				mailbox.Signal(f.fetch)
 				return
 			}
 			l.failed(err)
@@ -142,7 +143,7 @@ func (l *link) connected(nc *nats.Conn) {
 		s.Connected, s.Server, s.Error = true, nc.ConnectedUrlRedacted(), ""
 	})
 	l.log.Info("connected to the fleet", "server", nc.ConnectedUrlRedacted(), "fleet", l.cfg.Name, "node", l.cfg.Node)
-	signal(l.fetch)
+	mailbox.Signal(l.fetch)
 }
 
 // failed notes what went wrong; the log hears of each thing once.
@@ -280,7 +281,7 @@ func (f *Fleet) take(subject string, data []byte) (r record.Record, isNews bool)
 	}
 	if isNews {
 		f.changed[r.Prefix] = struct{}{}
-		signal(f.hasChange)
+		mailbox.Signal(f.hasChange)
 	}
 	return r, isNews
 }
@@ -322,7 +323,7 @@ func (l *link) catchUp(ctx context.Context) error {
 		l.status.Error = ""
 	}
 	l.mu.Unlock()
-	signal(l.toSend)
+	mailbox.Signal(l.toSend)
 	return nil
 }
 
@@ -424,7 +425,7 @@ func (l *link) sendAll(ctx context.Context) {
 				continue
 			}
 			l.failed(fmt.Errorf("send: %w", err))
-			signal(l.fetch) // which makes a stream that is gone
+			mailbox.Signal(l.fetch) // which makes a stream that is gone
 			select {
 			case <-time.After(wait):
 			case <-ctx.Done():

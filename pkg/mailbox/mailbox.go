@@ -184,11 +184,17 @@ func (m *Mailbox[T]) Load() (now, peak int) {
 	return m.handled + m.waiting, m.peak
 }
 
-func (m *Mailbox[T]) wakeLocked() {
+// Signal puts a token into a channel with room for one, unless one lies there already: whoever waits for it will look
+// anyway.
+func Signal(c chan<- struct{}) {
 	select {
-	case m.ready <- struct{}{}:
-	default: // he will look anyway
+	case c <- struct{}{}:
+	default:
 	}
+}
+
+func (m *Mailbox[T]) wakeLocked() {
+	Signal(m.ready)
 }
 
 // countLocked adds one item and its weight to what waits, or takes both off.

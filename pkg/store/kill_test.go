@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/ringwall/ringwall/pkg/ban"
+	"github.com/ringwall/ringwall/pkg/mailbox"
 )
 
 const (
@@ -138,7 +139,7 @@ func runVictim(t *testing.T, path string, first int, step func(cmd *exec.Cmd, n 
 func startVictim(t *testing.T, path string, first int) (pid int, end func()) {
 	t.Helper()
 	begun := make(chan struct{}, 1)
-	cmd, done := runVictim(t, path, first, func(*exec.Cmd, int) { putToken(begun) })
+	cmd, done := runVictim(t, path, first, func(*exec.Cmd, int) { mailbox.Signal(begun) })
 	end = func() {
 		_ = cmd.Process.Kill()
 		<-done

@@ -12,6 +12,7 @@ import (
 	"go.etcd.io/bbolt"
 
 	"github.com/ringwall/ringwall/pkg/ban"
+	"github.com/ringwall/ringwall/pkg/mailbox"
 )
 
 // staleAfter is how long records that are over stay in the file: where the clock was set wrong for a while, a day ahead
@@ -81,7 +82,7 @@ func (s *Store) countLoaded(l *loader) {
 			l.state.Damaged,
 			"first", l.firstErr)
 	}
-	putToken(s.wake)
+	mailbox.Signal(s.wake)
 }
 
 // pieceBans is how many records are handed over at a time.

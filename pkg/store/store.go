@@ -16,6 +16,7 @@ import (
 
 	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/hint"
+	"github.com/ringwall/ringwall/pkg/mailbox"
 )
 
 var (
@@ -313,15 +314,8 @@ func (s *Store) Put(changes ...Change) error {
 		s.stats.Refused++
 		errs = append(errs, fmt.Errorf("an entry of %s: %w", c.kind, ErrFull))
 	}
-	putToken(s.wake)
+	mailbox.Signal(s.wake)
 	return errors.Join(errs...)
-}
-
-func putToken(c chan struct{}) {
-	select {
-	case c <- struct{}{}:
-	default:
-	}
 }
 
 // Flush returns when all that was Put before it is durable. When an attempt to save it fails it returns why; the
@@ -339,7 +333,7 @@ func (s *Store) Flush(ctx context.Context) error {
 			return s.err
 		}
 		s.urgent = true
-		putToken(s.wake)
+		mailbox.Signal(s.wake)
 		attempted := s.attempted
 		s.mu.Unlock()
 		select {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/internal/property"
+	"github.com/ringwall/ringwall/pkg/mailbox"
 )
 
 func TestTheStoreHoldsWhatAMapWouldHold(t *testing.T) {
@@ -503,7 +504,7 @@ func TestTooManyChangesAreMadeUpForBySnapshot(t *testing.T) {
 	known := sampleBans(100, 0)
 	asked := make(chan struct{}, 1)
 	s, _ := mustOpen(t, path, Options{MaxPending: 10, Snapshot: func() []Change {
-		putToken(asked)
+		mailbox.Signal(asked)
 		return known
 	}})
 	mustPut(t, s, known...) // nobody runs yet: they pile up

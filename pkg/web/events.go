@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/ringwall/ringwall/pkg/mailbox"
 	"github.com/ringwall/ringwall/pkg/printable"
 )
 
@@ -48,10 +49,7 @@ func (p *Page) addStream() (*eventStream, bool) {
 	if p.rendered != nil {
 		c.hasNews <- struct{}{}
 	}
-	select {
-	case p.wake <- struct{}{}:
-	default:
-	}
+	mailbox.Signal(p.wake)
 	return c, true
 }
 
@@ -80,10 +78,7 @@ func (p *Page) renewStreams(ctx context.Context) {
 	defer p.mu.Unlock()
 	p.rendered = next
 	for c := range p.streams {
-		select {
-		case c.hasNews <- struct{}{}:
-		default:
-		}
+		mailbox.Signal(c.hasNews)
 	}
 }
 

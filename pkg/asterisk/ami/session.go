@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/ringwall/ringwall/pkg/hint"
+	"github.com/ringwall/ringwall/pkg/mailbox"
 )
 
 // A Session is one lasting connection to one Asterisk: one connection after the other, with pauses between them.
@@ -68,10 +69,7 @@ func New(cfg Config) *Session {
 // security events logs in again: Asterisk copies read= at a login and not again at a "manager reload" (main/manager.c,
 // authenticate()). One that gets them goes on.
 func (s *Session) Retry() {
-	select {
-	case s.retryNow <- struct{}{}:
-	default: // asked for already
-	}
+	mailbox.Signal(s.retryNow)
 }
 
 // String returns the session's name.

@@ -14,6 +14,7 @@ import (
 
 	"github.com/ringwall/ringwall/pkg/asterisk/ami"
 	"github.com/ringwall/ringwall/pkg/hosts"
+	"github.com/ringwall/ringwall/pkg/mailbox"
 )
 
 // An Asker asks Asterisk; *ami.Session is one.
@@ -118,8 +119,8 @@ func New(cfg Config) *Learner {
 		Interval: cfg.Interval,
 		// Providers answer with this or that part of their servers, and calls come from all of them.
 		Linger:   time.Hour,
-		OnChange: func(string, []netip.Prefix, []netip.Prefix) { putToken(l.resolved) },
-		OnError:  func(string, error) { putToken(l.resolved) },
+		OnChange: func(string, []netip.Prefix, []netip.Prefix) { mailbox.Signal(l.resolved) },
+		OnError:  func(string, error) { mailbox.Signal(l.resolved) },
 		Log:      cfg.Log,
 	})
 	return l
@@ -134,7 +135,7 @@ func (l *Learner) Connected() {
 	l.mu.Lock()
 	l.logins++
 	l.mu.Unlock()
-	putToken(l.wake)
+	mailbox.Signal(l.wake)
 }
 
 // Knowledge returns what is known at this moment.
@@ -286,11 +287,4 @@ func (l *Learner) logDenied() {
 		return
 	}
 	l.cfg.Log.Info("Asterisk does not tell all it knows", "pbx", l.cfg.Name, "denied", text, "try", l.knowledge.Hint())
-}
-
-func putToken(c chan<- struct{}) {
-	select {
-	case c <- struct{}{}:
-	default:
-	}
 }
