@@ -15,6 +15,7 @@ import (
 	"github.com/ringwall/ringwall/pkg/config"
 	"github.com/ringwall/ringwall/pkg/notify/message"
 	"github.com/ringwall/ringwall/pkg/printable"
+	"github.com/ringwall/ringwall/pkg/retryafter"
 )
 
 const (
@@ -126,7 +127,8 @@ func (w *webhookSender) sendMessage(ctx context.Context, m message.Message) erro
 		f.cause += ", a redirect, which is not followed; url has to be where it leads"
 	case code == http.StatusRequestTimeout || code == http.StatusTooEarly || code == http.StatusTooManyRequests ||
 		code/100 == 5:
-		f.permanent, f.retryAfter = false, parseRetryAfter(res.Header.Get("Retry-After"), time.Now())
+		f.permanent, f.retryAfter = false, retryafter.Parse(res.Header.Get("Retry-After"),
+			time.Now(), maxRetryAfter)
 	}
 	return f
 }
@@ -142,25 +144,4 @@ func (w *webhookSender) printableAnswer(answer []byte) string {
 		}
 	}
 	return printable.Limit(strings.TrimSpace(text), maxAnswerLogged)
-}
-
-// parseRetryAfter reads Retry-After: seconds, or a date (RFC 9110 section 10.2.3).
-func parseRetryAfter(value string, now time.Time) time.Duration {
-	value = strings.TrimSpace(value)
-	if value == "" {
-		return 0
-	}
-	if x, err := strconv.ParseFloat(value, 64); err == nil {
-		switch {
-		case x > maxRetryAfter.Seconds():
-			return maxRetryAfter
-		case x > 0:
-			return time.Duration(x * float64(time.Second))
-		}
-		return 0
-	}
-	if at, err := http.ParseTime(value); err == nil {
-		return max(0, min(at.Sub(now), maxRetryAfter))
-	}
-	return 0
 }

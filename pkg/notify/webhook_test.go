@@ -129,13 +129,6 @@ func TestWebhookTellsWhatIsWorthAnotherAttempt(t *testing.T) {
 	}
 }
 
-func TestRetryAfterAsADate(t *testing.T) {
-	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
-	if d := parseRetryAfter(now.Add(90*time.Second).Format(http.TimeFormat), now); d != 90*time.Second {
-		t.Error(d)
-	}
-}
-
 func TestWebhookFollowsNoRedirect(t *testing.T) {
 	other := serve(t, func(http.ResponseWriter, *http.Request) { t.Error("the redirect was followed") })
 	for _, code := range []int{301, 302, 303, 307, 308} {

@@ -13,13 +13,13 @@ import (
 	"net/url"
 	"os"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/ringwall/ringwall/pkg/hint"
 	"github.com/ringwall/ringwall/pkg/lists"
 	"github.com/ringwall/ringwall/pkg/printable"
+	"github.com/ringwall/ringwall/pkg/retryafter"
 )
 
 // Bounds of a fetch.
@@ -256,19 +256,9 @@ func (r *response) failure(now time.Time) error {
 	case http.StatusUnauthorized, http.StatusForbidden:
 		return hint.Errorf("key_file: the key that the list's provider gave you", "%w", err)
 	case http.StatusTooManyRequests, http.StatusServiceUnavailable:
-		return &retryError{err, retryAfter(r.Header.Get("Retry-After"), now)}
+		return &retryError{err, retryafter.Parse(r.Header.Get("Retry-After"), now, maxRetryAfter)}
 	}
 	return err
-}
-
-func retryAfter(s string, now time.Time) time.Duration {
-	var after time.Duration
-	if seconds, err := strconv.Atoi(s); err == nil {
-		after = time.Duration(min(max(0, seconds), 1<<20)) * time.Second
-	} else if at, err := http.ParseTime(s); err == nil {
-		after = at.Sub(now)
-	}
-	return min(max(0, after), maxRetryAfter)
 }
 
 // apiban fetches the batches that are new. Each is good by itself, and is kept with the cursor behind it.
