@@ -8,6 +8,7 @@ import (
 	"go4.org/netipx"
 
 	"github.com/ringwall/ringwall/pkg/firewall/internal/nfnl"
+	"github.com/ringwall/ringwall/pkg/spans"
 )
 
 // The kernel's interval sets refuse overlapping ranges (EEXIST), but bans of overlapping networks are asked for and
@@ -110,62 +111,28 @@ func sameSpan(a, b span) bool {
 	return a.until.Sub(b.until).Abs() < expiryJitter
 }
 
-// spansOfEntries sweeps over sorted entries, which nest but never cross, with a stack of those that the sweep is inside
-// of, each lasting longer than the one below.
-func spansOfEntries(entries []entry) []span {
-	var (
-		spans []span
-		stack []entry
-		pos   netip.Addr // first address that no span was made for; invalid past the last
-	)
-	emit := func(to netip.Addr) {
-		top := stack[len(stack)-1]
-		if pos.IsValid() && pos.Compare(to) <= 0 {
-			spans = append(spans, span{from: pos, to: to, until: top.until, origin: top.prefix})
-		}
-	}
-	pop := func() {
-		last := netipx.PrefixLastIP(stack[len(stack)-1].prefix)
-		emit(last)
-		if pos.IsValid() && pos.Compare(last) <= 0 {
-			pos = last.Next()
-		}
-		stack = stack[:len(stack)-1]
-	}
-	for _, e := range entries {
-		start := e.prefix.Addr()
-		for len(stack) > 0 && !stack[len(stack)-1].prefix.Contains(start) {
-			pop()
-		}
-		if len(stack) > 0 {
-			if !lastsLonger(e.until, stack[len(stack)-1].until) {
-				continue
-			}
-			if before := start.Prev(); before.IsValid() {
-				emit(before)
-			}
-		}
-		stack = append(stack, e)
-		pos = start
-	}
-	for len(stack) > 0 {
-		pop()
-	}
-	return spans
+// spansOfEntries makes disjoint spans of sorted entries: of those that hold an address, the one that lasts longest has it.
+func spansOfEntries(entries []entry) (list []span) {
+	spans.Disjoint(entries, func(e entry) netip.Prefix { return e.prefix },
+		func(inner, outer entry) bool { return lastsLonger(inner.until, outer.until) },
+		func(from, to netip.Addr, of entry) {
+			list = append(list, span{from: from, to: to, until: of.until, origin: of.prefix})
+		})
+	return list
 }
 
 // rangesFromKernel makes the set from what is in the kernel. Spans that name their origin give it back whole;
 // ranges that others added become the fewest networks that cover them.
-func rangesFromKernel(spans []span) ranges {
-	slices.SortFunc(spans, func(a, b span) int { return a.from.Compare(b.from) })
+func rangesFromKernel(found []span) ranges {
+	slices.SortFunc(found, func(a, b span) int { return a.from.Compare(b.from) })
 	until := make(map[netip.Prefix]time.Time)
 	keep := func(p netip.Prefix, t time.Time) {
 		if old, ok := until[p]; !ok || lastsLonger(t, old) {
 			until[p] = t
 		}
 	}
-	for i := range spans {
-		s := &spans[i]
+	for i := range found {
+		s := &found[i]
 		if s.origin.IsValid() && s.origin.Contains(s.from) && s.origin.Contains(s.to) {
 			keep(s.origin, s.until)
 			continue
@@ -174,7 +141,7 @@ func rangesFromKernel(spans []span) ranges {
 			keep(p, s.until)
 		}
 	}
-	r := ranges{spans: spans}
+	r := ranges{spans: found}
 	for p, t := range until {
 		r.entries = append(r.entries, entry{p, t})
 	}

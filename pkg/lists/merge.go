@@ -6,7 +6,7 @@ import (
 	"slices"
 	"time"
 
-	"go4.org/netipx"
+	"github.com/ringwall/ringwall/pkg/spans"
 )
 
 // List is a list that takes part in a merge.
@@ -97,53 +97,18 @@ func Merge(all []List, exempt []Exemption, now time.Time) *Merged {
 
 // flatten makes disjoint spans of sorted networks, which nest and never cross: where several hold an address, the one
 // of the least rank has it, of equal ones the wider.
-func flatten(nets []Entry, rank func(uint8) int) []Element {
-	var (
-		spans []Element
-		stack []Entry
-		pos   netip.Addr // the first address without a span; invalid past the last one
-	)
-	emit := func(to netip.Addr) {
-		top := stack[len(stack)-1]
-		list, ends := int(top.list), top.Ends()
-		if !pos.IsValid() || to.Less(pos) {
-			return
-		}
-		if n := len(spans); n > 0 && spans[n-1].List == list && spans[n-1].Ends.Equal(ends) &&
-			spans[n-1].To.Next() == pos {
-			spans[n-1].To = to // of neighbours the kernel needs one range
-			return
-		}
-		spans = append(spans, Element{pos, to, list, ends})
-	}
-	pop := func() {
-		last := netipx.PrefixLastIP(stack[len(stack)-1].Prefix())
-		emit(last)
-		if pos.IsValid() && pos.Compare(last) <= 0 {
-			pos = last.Next()
-		}
-		stack = stack[:len(stack)-1]
-	}
-	for _, e := range nets {
-		start := e.addr()
-		for len(stack) > 0 && !stack[len(stack)-1].Prefix().Contains(start) {
-			pop()
-		}
-		if len(stack) > 0 {
-			if rank(e.list) >= rank(stack[len(stack)-1].list) {
-				continue
+func flatten(nets []Entry, rank func(uint8) int) (flat []Element) {
+	spans.Disjoint(nets, Entry.Prefix, func(inner, outer Entry) bool { return rank(inner.list) < rank(outer.list) },
+		func(from, to netip.Addr, of Entry) {
+			next := Element{from, to, int(of.list), of.Ends()}
+			if n := len(flat); n > 0 && flat[n-1].List == next.List && flat[n-1].Ends.Equal(next.Ends) &&
+				flat[n-1].To.Next() == from {
+				flat[n-1].To = to // of neighbours the kernel needs one range
+				return
 			}
-			if before := start.Prev(); before.IsValid() {
-				emit(before)
-			}
-		}
-		stack = append(stack, e)
-		pos = start
-	}
-	for len(stack) > 0 {
-		pop()
-	}
-	return spans
+			flat = append(flat, next)
+		})
+	return flat
 }
 
 // Elements yields what the kernel needs: each address, and the networks as disjoint ranges.
