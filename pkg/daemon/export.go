@@ -13,6 +13,7 @@ import (
 	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/config"
 	"github.com/ringwall/ringwall/pkg/export"
+	"github.com/ringwall/ringwall/pkg/store"
 )
 
 // exportInterval is how often it is looked whether the file of bans is still right.
@@ -127,22 +128,7 @@ func (f *exportFile) write(ctx context.Context) error {
 	if f.written != nil && bytes.Equal(text, f.written) {
 		return nil
 	}
-	t, err := os.CreateTemp(filepath.Dir(f.cfg.File), ".ringwall-export-*")
-	if err != nil {
-		return err
-	}
-	defer func() { _ = os.Remove(t.Name()) }() // gone when all went well
-	_, err = t.Write(text)
-	if err == nil {
-		err = t.Chmod(0o640)
-	}
-	if err == nil {
-		err = t.Sync()
-	}
-	if err = errors.Join(err, t.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(t.Name(), f.cfg.File); err != nil {
+	if err := store.WriteForGroup(f.cfg.File, text); err != nil {
 		return err
 	}
 	f.written = text

@@ -35,6 +35,13 @@ func giveToFolderOwner(f *os.File, dir string) error {
 // whole of it or of what was there before. Only its owner can read it. Its owner is that of the folder: what root
 // writes by hand, the service can read and replace. With backup, what was there before is kept beside it, as NAME.bak.
 func WriteFile(path string, data []byte, backup bool) error {
+	return writeWithMode(path, data, 0o600, backup)
+}
+
+// WriteForGroup is WriteFile for what the group of the file may read as well.
+func WriteForGroup(path string, data []byte) error { return writeWithMode(path, data, 0o640, false) }
+
+func writeWithMode(path string, data []byte, mode fs.FileMode, backup bool) error {
 	dir := filepath.Dir(path)
 	f, err := os.CreateTemp(dir, "."+filepath.Base(path)+".new-*") // mode 0600
 	if err != nil {
@@ -52,6 +59,9 @@ func WriteFile(path string, data []byte, backup bool) error {
 	}
 	if err = giveToFolderOwner(f, dir); err != nil {
 		return fmt.Errorf("%s: %w", path, err)
+	}
+	if err = f.Chmod(mode); err != nil { // whatever the umask is
+		return err
 	}
 	if err = f.Sync(); err != nil {
 		return err

@@ -101,3 +101,18 @@ func TestWhatRootWritesTheServiceCanRead(t *testing.T) {
 		}
 	}
 }
+
+// What another program reads is for the group, too, whatever the umask is, and never there in part.
+func TestAFileForTheGroup(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "bans.txt")
+	for _, text := range []string{"one\n", "two\n"} {
+		if err := WriteForGroup(path, []byte(text)); err != nil {
+			t.Fatal(err)
+		}
+		got, err := os.ReadFile(path)
+		info, err2 := os.Stat(path)
+		if err != nil || err2 != nil || string(got) != text || info.Mode().Perm() != 0o640 {
+			t.Errorf("%q, %v, %v, %v; want %q, 0640", got, info.Mode(), err, err2, text)
+		}
+	}
+}

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/ringwall/ringwall/pkg/lists"
+	"github.com/ringwall/ringwall/pkg/store"
 )
 
 // Copy is the last good copy of a list. It is never changed.
@@ -69,29 +70,7 @@ func (c *Copy) save(dir, name string) error {
 	if err := os.MkdirAll(dir, 0o750); err != nil {
 		return err
 	}
-	f, err := os.CreateTemp(dir, name+".*.new")
-	if err != nil {
-		return err
-	}
-	defer func() { _ = os.Remove(f.Name()) }() // gone when all went well
-	_, err = f.Write(append(head, '\n'))
-	if err == nil {
-		_, err = f.Write(body.Bytes())
-	}
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(f.Name(), copyPath(dir, name)); err != nil {
-		return err
-	}
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
+	return store.WriteFile(copyPath(dir, name), slices.Concat(head, []byte{'\n'}, body.Bytes()), false)
 }
 
 // load reads the copy of a list; nil where there is none, or one of another address.
