@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -71,13 +70,8 @@ func FleetConfig(cfg config.Fleet, log *slog.Logger) (fleet.Config, error) {
 	}
 	c.TLS = &tls.Config{ServerName: cfg.TLS.ServerName, MinVersion: tls.VersionTLS12}
 	if cfg.TLS.CAFile != "" {
-		pem, err := os.ReadFile(cfg.TLS.CAFile)
-		if err != nil {
+		if c.TLS.RootCAs, err = config.CertPool(cfg.TLS.CAFile); err != nil {
 			return c, fmt.Errorf("fleet.tls.ca_file: %w", err)
-		}
-		c.TLS.RootCAs = x509.NewCertPool()
-		if !c.TLS.RootCAs.AppendCertsFromPEM(pem) {
-			return c, fmt.Errorf("fleet.tls.ca_file: %s holds no certificate in PEM form", cfg.TLS.CAFile)
 		}
 	}
 	return c, nil

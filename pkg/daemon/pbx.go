@@ -3,12 +3,10 @@ package daemon
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
-	"os"
 	"sync/atomic"
 	"time"
 
@@ -98,13 +96,9 @@ func SessionConfig(cfg config.Asterisk) (ami.Config, error) {
 			MinVersion: tls.VersionTLS12}
 	}
 	if cfg.TLS.Enabled && cfg.TLS.CAFile != "" {
-		pem, err := os.ReadFile(cfg.TLS.CAFile)
-		if err != nil {
+		var err error
+		if c.TLS.RootCAs, err = config.CertPool(cfg.TLS.CAFile); err != nil {
 			return c, fmt.Errorf("tls.ca_file: %w", err)
-		}
-		c.TLS.RootCAs = x509.NewCertPool()
-		if !c.TLS.RootCAs.AppendCertsFromPEM(pem) {
-			return c, fmt.Errorf("tls.ca_file: %s holds no certificate in PEM form", cfg.TLS.CAFile)
 		}
 	}
 	return c, c.Validate()

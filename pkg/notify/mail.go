@@ -3,12 +3,10 @@ package notify
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
 	"net/textproto"
-	"os"
 	"strings"
 
 	"github.com/wneessen/go-mail"
@@ -69,12 +67,9 @@ func trustOf(cfg config.Notify) (*tls.Config, error) {
 	if cfg.CAFile == "" {
 		return trust, nil
 	}
-	pem, err := os.ReadFile(cfg.CAFile)
-	if err != nil {
+	var err error
+	if trust.RootCAs, err = config.CertPool(cfg.CAFile); err != nil {
 		return nil, fmt.Errorf("ca_file: %w", err)
-	}
-	if trust.RootCAs = x509.NewCertPool(); !trust.RootCAs.AppendCertsFromPEM(pem) {
-		return nil, errors.New("ca_file holds no certificate")
 	}
 	return trust, nil
 }
