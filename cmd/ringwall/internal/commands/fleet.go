@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
+	"os/user"
 	"path/filepath"
 	"strconv"
 	"time"
@@ -18,6 +20,7 @@ import (
 	"github.com/ringwall/ringwall/pkg/hint"
 	"github.com/ringwall/ringwall/pkg/humanize"
 	"github.com/ringwall/ringwall/pkg/printable"
+	"github.com/ringwall/ringwall/pkg/store"
 )
 
 // joinTime is how long a hub may take to answer a node that joins.
@@ -40,11 +43,7 @@ func (c *commands) fleetStatusCommand() *cobra.Command {
 		Short: "Show whether this node hears the others, and what they said",
 		Args:  takesArgs(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			client, err := c.newClient(cmd)
-			if err != nil {
-				return err
-			}
-			st, err := client.Status(cmd.Context())
+			st, err := c.askStatus(cmd)
 			if err != nil {
 				return c.explainDown(err)
 			}
@@ -155,4 +154,34 @@ func tryJoin(ctx context.Context, i hub.Invitation, secret string) error {
 			}
 		}
 	}
+}
+
+// writeForService writes a file that only the service's user can read.
+func (c *commands) writeForService(path string, data []byte) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	if err := store.WriteFile(path, data, false); err != nil {
+		return err
+	}
+	if c.Service == nil || filepath.Clean(c.config) != c.ServiceConfig {
+		return nil
+	}
+	u, err := c.Service()
+	if err != nil || u == nil {
+		return err
+	}
+	who, err := user.Lookup(u.Name)
+	if err != nil {
+		return err
+	}
+	uid, err := strconv.Atoi(who.Uid)
+	if err != nil {
+		return err
+	}
+	gid, err := strconv.Atoi(who.Gid)
+	if err != nil {
+		return err
+	}
+	return os.Chown(path, uid, gid)
 }

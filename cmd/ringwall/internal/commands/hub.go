@@ -5,15 +5,11 @@ import (
 	"log/slog"
 	"net"
 	"os"
-	"os/user"
-	"path/filepath"
-	"strconv"
 
 	"github.com/spf13/cobra"
 
 	"github.com/ringwall/ringwall/pkg/fleet/hub"
 	"github.com/ringwall/ringwall/pkg/hint"
-	"github.com/ringwall/ringwall/pkg/store"
 )
 
 // hubPort is NATS' own.
@@ -112,34 +108,4 @@ lifts its bans.`,
 			return nil
 		},
 	}
-}
-
-// writeForService writes a file that only the service's user can read.
-func (c *commands) writeForService(path string, data []byte) error {
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return err
-	}
-	if err := store.WriteFile(path, data, false); err != nil {
-		return err
-	}
-	if c.Service == nil || filepath.Clean(c.config) != c.ServiceConfig {
-		return nil
-	}
-	u, err := c.Service()
-	if err != nil || u == nil {
-		return err
-	}
-	who, err := user.Lookup(u.Name)
-	if err != nil {
-		return err
-	}
-	uid, err := strconv.Atoi(who.Uid)
-	if err != nil {
-		return err
-	}
-	gid, err := strconv.Atoi(who.Gid)
-	if err != nil {
-		return err
-	}
-	return os.Chown(path, uid, gid)
 }

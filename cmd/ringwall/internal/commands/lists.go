@@ -23,11 +23,7 @@ func (c *commands) listsCommand() *cobra.Command {
 		Short: "Show the lists of known attackers (lists in the configuration)",
 		Args:  noSuchCommand,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			client, err := c.newClient(cmd)
-			if err != nil {
-				return err
-			}
-			st, err := client.Status(cmd.Context())
+			st, err := c.askStatus(cmd)
 			if err != nil {
 				return err
 			}

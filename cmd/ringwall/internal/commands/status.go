@@ -27,11 +27,7 @@ func (c *commands) statusCommand() *cobra.Command {
 		Short: "Show how the daemon, its Asterisks and the kernel are",
 		Args:  takesArgs(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			client, err := c.newClient(cmd)
-			if err != nil {
-				return err
-			}
-			st, err := client.Status(cmd.Context())
+			st, err := c.askStatus(cmd)
 			if err != nil {
 				return c.explainDown(err)
 			}
@@ -41,6 +37,15 @@ func (c *commands) statusCommand() *cobra.Command {
 			return c.sayStatus(st)
 		},
 	}
+}
+
+// askStatus asks the daemon how all is.
+func (c *commands) askStatus(cmd *cobra.Command) (api.Status, error) {
+	client, err := c.newClient(cmd)
+	if err != nil {
+		return api.Status{}, err
+	}
+	return client.Status(cmd.Context())
 }
 
 // explainDown adds to the error of a daemon that does not run whether bans are still in the kernel, and how to let
