@@ -79,11 +79,25 @@ func listDefs() [4]setDef {
 
 func withLetter(name string, letter byte) string { return name + string(rune(letter)) }
 
+// listDefOf is which of listDefs holds what a list names.
+func listDefOf(l Listed) int {
+	i := 0
+	if l.From.Is6() {
+		i = 2
+	}
+	if l.From != l.To {
+		i++
+	}
+	return i
+}
+
+// listSetNames are the maps of a letter, which is 0 where there are no lists.
 func listSetNames(letter byte) (names []string) {
+	if letter == 0 {
+		return nil
+	}
 	for _, d := range listDefs() {
-		if letter != 0 {
-			names = append(names, withLetter(d.name, letter))
-		}
+		names = append(names, withLetter(d.name, letter))
 	}
 	return names
 }
@@ -145,10 +159,11 @@ func (t *Table) findListsLocked(f *existingTable) error {
 		for _, r := range rules {
 			for _, e := range r.Exprs {
 				v, ok := e.(*expr.Verdict)
-				if letter, cut := "", false; ok {
-					if letter, cut = strings.CutPrefix(v.Chain, lookUpChain); cut && len(letter) == 1 {
-						f.live = letter[0]
-					}
+				if !ok {
+					continue
+				}
+				if letter, ok := strings.CutPrefix(v.Chain, lookUpChain); ok && len(letter) == 1 {
+					f.live = letter[0]
 				}
 			}
 		}
@@ -374,7 +389,7 @@ func (t *Table) setLists(ctx context.Context, listed iter.Seq[Listed]) error {
 		}
 		return t.whileLists(epoch, func() error {
 			b := t.beginTransactionLocked()
-			b.Add(listDefs()[i].name+string(rune(letter)), elems, true)
+			b.Add(withLetter(listDefs()[i].name, letter), elems, true)
 			defer t.pauseNotices(t.writeConn)()
 			return t.commitLocked(b)
 		})
@@ -386,15 +401,12 @@ func (t *Table) setLists(ctx context.Context, listed iter.Seq[Listed]) error {
 				continue
 			}
 		}
-		i, most := 0, nfnl.MaxTransaction/64
-		if l.From.Is6() {
-			i = 2
-		}
+		i, most := listDefOf(l), nfnl.MaxTransaction/64
 		if l.From == l.To {
 			waiting[i] = append(waiting[i], nfnl.SetElement{Key: nfnl.Key{Addr: l.From}, Value: marks[l.List],
 				Timeout: s.until.Sub(now)})
 		} else {
-			i, most = i+1, 2*listChunk
+			most = 2 * listChunk
 			e := s.kernelElements(now)
 			e[0].Value = marks[l.List]
 			waiting[i] = append(waiting[i], e...)
@@ -548,14 +560,7 @@ func (t *Table) OnList(l Listed) (bool, error) {
 	t.stateMu.Lock()
 	live := t.cfg.liveLists
 	t.stateMu.Unlock()
-	i := 0
-	if l.From.Is6() {
-		i = 2
-	}
-	if l.From != l.To {
-		i++
-	}
-	d := listDefs()[i]
+	d := listDefs()[listDefOf(l)]
 	err := t.useReadConn("look "+l.From.String()+" up on the lists", func(s *nfnl.Conn) error {
 		set := kernelMap(&nftables.Table{Name: t.cfg.Table, Family: nftables.TableFamilyINet}, d, live)
 		got, err := s.Nftables.FindSetElements(set, []nftables.SetElement{{Key: l.From.AsSlice()}})

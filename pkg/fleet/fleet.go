@@ -136,14 +136,6 @@ func (f *Fleet) Read(g func(b *record.Book, now time.Time)) {
 	g(f.book, f.cfg.Now())
 }
 
-// SetLimits changes the limits for what comes.
-func (f *Fleet) SetLimits(l record.Limits) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.cfg.Limits = l
-	f.book.SetLimits(l)
-}
-
 // Forget forgets all that a node said. What it says from now on is heard.
 func (f *Fleet) Forget(node string) (prefixes int) {
 	f.mu.Lock()

@@ -34,6 +34,9 @@ type User struct {
 // String names it.
 func (u *User) String() string { return u.Name }
 
+// TakeOver gives a file to the user, and to its group.
+func (u *User) TakeOver(path string) error { return os.Chown(path, u.uid, u.gid) }
+
 // FindUser returns who the service runs as: the User of the unit that systemd would start, or where there is no unit
 // the user of the packages. It is nil, without an error, where neither is there, and where that user is root. root is
 // the folder that holds etc and usr: "/" but in tests.

@@ -57,12 +57,6 @@ func New(self string, l Limits) *Book {
 // Self is this node.
 func (b *Book) Self() string { return b.self }
 
-// SetLimits changes the limits for what comes.
-func (b *Book) SetLimits(l Limits) { b.limits = l }
-
-// Limits returns the limits.
-func (b *Book) Limits() Limits { return b.limits }
-
 // nodeNamed returns a node; nil where there are too many.
 func (b *Book) nodeNamed(now time.Time, name string) *node {
 	n := b.nodes[name]
@@ -84,9 +78,8 @@ func (b *Book) Put(now time.Time, r Record) (changed bool, err error) {
 	if n == nil {
 		return false, ErrNodes
 	}
-	list := b.entries[r.Prefix]
-	i := slices.IndexFunc(list, func(have Record) bool { return have.Key == r.Key })
-	if i >= 0 && compare(&r, &list[i]) <= 0 { // that is no news, whoever sends it again
+	i := b.indexOf(r.Key)
+	if i >= 0 && compare(&r, &b.entries[r.Prefix][i]) <= 0 { // that is no news, whoever sends it again
 		return false, nil
 	}
 	if now.After(n.heard) {
@@ -107,7 +100,7 @@ func (b *Book) Put(now time.Time, r Record) (changed bool, err error) {
 func (b *Book) PutOwn(now time.Time, r Record) (changed bool, err error) {
 	r.Node = b.self
 	n := b.nodeNamed(now, r.Node)
-	i := slices.IndexFunc(b.entries[r.Prefix], func(have Record) bool { return have.Key == r.Key })
+	i := b.indexOf(r.Key)
 	if i >= 0 && compare(&r, &b.entries[r.Prefix][i]) <= 0 {
 		return false, nil
 	}
@@ -196,12 +189,15 @@ func (b *Book) Stamp(now time.Time, p netip.Prefix) time.Time {
 
 // Get returns the record of a key.
 func (b *Book) Get(k Key) (Record, bool) {
-	for _, r := range b.entries[k.Prefix] {
-		if r.Key == k {
-			return r, true
-		}
+	if i := b.indexOf(k); i >= 0 {
+		return b.entries[k.Prefix][i], true
 	}
 	return Record{}, false
+}
+
+// indexOf is where the record of a key is among those about its prefix, negative for nowhere.
+func (b *Book) indexOf(k Key) int {
+	return slices.IndexFunc(b.entries[k.Prefix], func(have Record) bool { return have.Key == k })
 }
 
 // Verdict is what the fleet says of a prefix that it bans.
@@ -266,15 +262,15 @@ func lastUnban(list []Record) (at time.Time) {
 // Unbanned returns the latest unban of a prefix.
 func (b *Book) Unbanned(p netip.Prefix) (latest Record, ok bool) {
 	for _, r := range b.entries[p] {
-		if r.Kind == Unban && (!ok || longerOf(&r, &latest)) {
+		if r.Kind == Unban && (!ok || isLaterUnban(&r, &latest)) {
 			latest, ok = r, true
 		}
 	}
 	return latest, ok
 }
 
-// longerOf says whether a was made after b, or by a node of an earlier name at the same time.
-func longerOf(a, b *Record) bool {
+// isLaterUnban says whether a was made after b, or by a node of an earlier name at the same time.
+func isLaterUnban(a, b *Record) bool {
 	if c := a.Made.Compare(b.Made); c != 0 {
 		return c > 0
 	}

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"os/user"
 	"path/filepath"
 	"strconv"
 	"time"
@@ -171,17 +170,5 @@ func (c *commands) writeForService(path string, data []byte) error {
 	if err != nil || u == nil {
 		return err
 	}
-	who, err := user.Lookup(u.Name)
-	if err != nil {
-		return err
-	}
-	uid, err := strconv.Atoi(who.Uid)
-	if err != nil {
-		return err
-	}
-	gid, err := strconv.Atoi(who.Gid)
-	if err != nil {
-		return err
-	}
-	return os.Chown(path, uid, gid)
+	return u.TakeOver(path)
 }
