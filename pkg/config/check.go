@@ -212,17 +212,25 @@ func (ps *parser) checkLimits(p *Policy) {
 	}
 }
 
+// listenAddress is the host, and the whole of it, of a key that says where to listen; not ok where that is nowhere, which
+// "" is, or a mistake.
+func (ps *parser) listenAddress(key, text, nowhere, example string) (host, address string, ok bool) {
+	if text == "" || ps.failed[key] {
+		return "", "", false
+	}
+	if host, address, ok = hostPort(text, ""); !ok {
+		ps.fail(key, "not an address to listen on",
+			detail{value: ps.shownValue(key), allowed: `HOST:PORT, or "" for ` + nowhere, hint: example})
+	}
+	return host, address, ok
+}
+
 // checkMetrics checks the listener, and gives it its whole address.
 func (ps *parser) checkMetrics(m *Metrics) {
 	const key = "metrics.listen"
-	if m.Listen == "" || ps.failed[key] {
-		return
-	}
-	host, address, ok := hostPort(m.Listen, "")
+	host, address, ok := ps.listenAddress(key, m.Listen, "off", "127.0.0.1:9646")
 	switch {
 	case !ok:
-		ps.fail(key, "not an address to listen on",
-			detail{value: ps.shownValue(key), allowed: `HOST:PORT, or "" for off`, hint: "127.0.0.1:9646"})
 		return
 	case !isLoopback(host) && m.Page:
 		ps.warn(key, "other machines can read the metrics, and the status page with its addresses and account names, "+

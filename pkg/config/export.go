@@ -18,16 +18,11 @@ func (ps *parser) checkExport(e *Export) {
 	if e.TokenFile != "" && !ps.failed[file] && !ps.env.WithoutSecrets {
 		e.Token = ps.secretFile(file, e.TokenFile, false)
 	}
-	if e.Listen == "" || ps.failed[listen] {
+	host, address, ok := ps.listenAddress(listen, e.Listen, "nowhere", "127.0.0.1:9647")
+	if !ok {
 		return
 	}
-	host, address, ok := hostPort(e.Listen, "")
-	switch {
-	case !ok:
-		ps.fail(listen, "not an address to listen on",
-			detail{value: ps.shownValue(listen), allowed: `HOST:PORT, or "" for nowhere`, hint: "127.0.0.1:9647"})
-		return
-	case !isLoopback(host) && e.TokenFile == "":
+	if !isLoopback(host) && e.TokenFile == "" {
 		ps.fail(listen, "everybody could read whom you ban", detail{value: ps.shownValue(listen),
 			allowed: "an address of loopback, or token_file", hint: "127.0.0.1:9647"})
 	}

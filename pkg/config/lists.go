@@ -3,8 +3,6 @@ package config
 import (
 	"cmp"
 	"fmt"
-	"net/netip"
-	"net/url"
 	"regexp"
 	"slices"
 	"strings"
@@ -131,7 +129,7 @@ func (ps *parser) checkListName(l *List, at string, names map[string]string) {
 
 // checkListSource checks where a list comes from.
 func (ps *parser) checkListSource(l *List, at string) {
-	l.URL = ps.resolveNotifySecret(at+".url", l.URL, at+".url_file", l.URLFile)
+	l.URL = ps.resolveSendableSecret(at+".url", l.URL, at+".url_file", l.URLFile)
 	given := 0
 	for _, key := range []string{".url", ".url_file", ".file"} {
 		if n := ps.valueNodes[at+key]; n != nil && n.Value != "" {
@@ -166,18 +164,12 @@ func (ps *parser) checkListSource(l *List, at string) {
 }
 
 func (ps *parser) checkListURL(key, text string) {
-	u, err := url.Parse(strings.ReplaceAll(text, KeyPlace, "0"))
-	switch {
-	case err != nil || u.Hostname() == "" || u.Scheme != "http" && u.Scheme != "https" || len(text) > maxURL ||
-		strings.ContainsFunc(text, func(r rune) bool { return r <= ' ' || r > '~' }):
+	switch u, ok := parseWebAddress(text, KeyPlace); {
+	case !ok:
 		ps.fail(key, "not a web address", detail{allowed: "https://HOST/PATH", hint: "copy it whole, in double quotes"})
 	case u.Scheme == "http" && !isLoopback(u.Hostname()):
 		ps.fail(key, "anybody on the way could put your customers on the list", detail{
 			allowed: "https://, or http:// to this machine"})
-	default:
-		if _, err := netip.ParseAddr(u.Hostname()); err != nil && !isHostName(u.Hostname()) {
-			ps.fail(key, "not a web address", detail{allowed: "https://HOST/PATH"})
-		}
 	}
 }
 

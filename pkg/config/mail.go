@@ -48,7 +48,7 @@ func (ps *parser) checkMail(n *Notify, at string) (literal string) {
 		!strings.Contains(node.Value, "${") {
 		literal = key
 	}
-	s.Password = ps.resolveNotifySecret(key, s.Password, key+"_file", s.PasswordFile)
+	s.Password = ps.resolveSendableSecret(key, s.Password, key+"_file", s.PasswordFile)
 	withoutPassword := s.Password.IsZero() && s.PasswordFile == "" && !ps.failed[key] && !ps.env.WithoutSecrets
 	switch {
 	case s.User != "" && withoutPassword:

@@ -252,8 +252,8 @@ func (ps *parser) checkWebhook(n *Notify, at string) (literal string) {
 			literal = cmp.Or(literal, at+"."+key)
 		}
 	}
-	n.URL = ps.resolveNotifySecret(at+".url", n.URL, at+".url_file", n.URLFile)
-	n.Token = ps.resolveNotifySecret(at+".token", n.Token, at+".token_file", n.TokenFile)
+	n.URL = ps.resolveSendableSecret(at+".url", n.URL, at+".url_file", n.URLFile)
+	n.Token = ps.resolveSendableSecret(at+".token", n.Token, at+".token_file", n.TokenFile)
 	for name, value := range n.Headers {
 		ps.checkHeader(n, at, name, value)
 	}
@@ -279,6 +279,17 @@ func passwordURL(text string) bool {
 	return err != nil || u.User != nil || u.RawQuery != ""
 }
 
+// parseWebAddress reads http://HOST/PATH and https://; place is a text in it that something else will stand for.
+func parseWebAddress(text, place string) (u *url.URL, ok bool) {
+	u, err := url.Parse(strings.ReplaceAll(text, place, "0"))
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || len(text) > maxURL ||
+		strings.ContainsFunc(text, func(r rune) bool { return r <= ' ' || r > '~' }) {
+		return nil, false
+	}
+	_, err = netip.ParseAddr(u.Hostname())
+	return u, err == nil || isHostName(u.Hostname())
+}
+
 func (ps *parser) checkURL(n *Notify, at string) {
 	key := at + ".url"
 	text := n.URL.value
@@ -289,19 +300,12 @@ func (ps *parser) checkURL(n *Notify, at string) {
 		return
 	}
 	wrong := detail{allowed: "https://HOST/PATH, or http://", hint: "copy it whole, in double quotes"}
-	u, err := url.Parse(strings.ReplaceAll(text, IDPlace, "0"))
-	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || u.Fragment != "" ||
-		len(text) > maxURL ||
-		strings.ContainsFunc(text, func(r rune) bool { return r <= ' ' || r > '~' }) {
+	u, ok := parseWebAddress(text, IDPlace)
+	if !ok || u.Fragment != "" || u.Port() == "0" {
 		ps.fail(key, "not a web address", wrong)
 		return
 	}
-	host := u.Hostname()
-	if _, err := netip.ParseAddr(host); err != nil && !isHostName(host) || u.Port() == "0" {
-		ps.fail(key, "not a web address", wrong)
-		return
-	}
-	if u.Scheme == "http" && !isLoopback(host) {
+	if u.Scheme == "http" && !isLoopback(u.Hostname()) {
 		ps.warn(key, "what is sent, tokens too, crosses the network in clear", detail{hint: "https://"})
 	}
 	if n.Template == message.Matrix && n.Body == "" && !strings.Contains(text, IDPlace) {
@@ -373,7 +377,7 @@ func (ps *parser) checkHeader(n *Notify, at, name string, value Secret) {
 	case canonical == "Authorization" && (!n.Token.IsZero() || n.TokenFile != ""):
 		ps.fail(key, "contradicts token, which is sent as Authorization: Bearer", detail{hint: "remove one of them"})
 	default:
-		n.Headers[name] = ps.resolveNotifySecret(key, value, "", "")
+		n.Headers[name] = ps.resolveSendableSecret(key, value, "", "")
 	}
 }
 
@@ -404,9 +408,9 @@ func (ps *parser) checkFilter(n *Notify, at string, pbxs []Asterisk) {
 
 func environmentVariables() *regexp.Regexp { return regexp.MustCompile(`\$\{([^}]*)\}`) }
 
-// resolveNotifySecret finds a secret, in the file itself with ${VARIABLE} replaced, or in a file of its own. It may
+// resolveSendableSecret finds a secret, in the file itself with ${VARIABLE} replaced, or in a file of its own. It may
 // be none.
-func (ps *parser) resolveNotifySecret(key string, s Secret, fileKey, file string) Secret {
+func (ps *parser) resolveSendableSecret(key string, s Secret, fileKey, file string) Secret {
 	if ps.failed[key] || ps.failed[fileKey] {
 		return Secret{}
 	}
