@@ -101,11 +101,7 @@ mount --bind "$1/group" /etc/group && exec "$2" -C "$1/conf" -bdf`
 
 func findExim(t *testing.T) (program, libraries string) {
 	t.Helper()
-	cache := os.Getenv("RINGWALL_LAB_CACHE")
-	if cache == "" {
-		cache = "/var/cache/ringwall-lab"
-	}
-	tree := filepath.Join(cache, "exim")
+	tree := trial.Unpacked("exim")
 	program = filepath.Join(tree, "usr/sbin/exim4")
 	if _, err := os.Stat(program); err != nil {
 		t.Fatalf("no exim: deploy/lab/lab install gets it (%v)", err)
@@ -232,7 +228,7 @@ func (s *server) start() {
 		s.t.Fatal(err)
 	}
 	for _, port := range []int{s.port, s.tls, s.open} {
-		s.waitUntil("the server listens", func() bool {
+		trial.WaitUntil(s.t, "the server listens", func() bool {
 			c, err := net.Dial("tcp", fmt.Sprint("127.0.0.1:", port))
 			if err == nil {
 				_ = c.Close()
@@ -247,15 +243,6 @@ func (s *server) stop() {
 		_ = syscall.Kill(-s.cmd.Process.Pid, syscall.SIGKILL)
 		_ = s.cmd.Wait()
 		s.cmd = nil
-	}
-}
-
-func (s *server) waitUntil(what string, ok func() bool) {
-	s.t.Helper()
-	for end := time.Now().Add(trial.Patience); !ok(); time.Sleep(20 * time.Millisecond) {
-		if time.Now().After(end) {
-			s.t.Fatalf("after %v: not yet: %s", trial.Patience, what)
-		}
 	}
 }
 
@@ -375,7 +362,7 @@ func TestAMailSaysWhatHappened(t *testing.T) {
 			before := len(s.mails())
 			n := s.notifier(s.target(c.change))
 			n.Push(banOf(7, "1001\r\nBcc: everybody@example.org\r\n.\r\n"))
-			s.waitUntil("a mail", func() bool { return len(s.mails()) > before })
+			trial.WaitUntil(s.t, "a mail", func() bool { return len(s.mails()) > before })
 			m := s.mails()[before]
 			body, _ := io.ReadAll(m.Body)
 			h := m.Header
@@ -433,7 +420,7 @@ func TestWhatCannotBeSentWaits(t *testing.T) {
 				}
 			})
 			n.Push(banOf(8, "1001"))
-			s.waitUntil("it says why", func() bool {
+			trial.WaitUntil(s.t, "it says why", func() bool {
 				return strings.Contains(n.said.String(), c.says)
 			})
 			if got := len(s.mails()); got > 0 {
@@ -443,7 +430,7 @@ func TestWhatCannotBeSentWaits(t *testing.T) {
 				t.Errorf("the log shows a password: %s", n.said.String())
 			}
 			c.mend(s, n)
-			s.waitUntil("the mail", func() bool { return len(s.mails()) > 0 })
+			trial.WaitUntil(s.t, "the mail", func() bool { return len(s.mails()) > 0 })
 		})
 	}
 }
@@ -456,9 +443,9 @@ func TestAFloodIsAFewMails(t *testing.T) {
 	for i := range 200 {
 		n.Push(banOf(i, "1001"))
 	}
-	s.waitUntil("the first", func() bool { return len(s.mails()) >= 5 })
+	trial.WaitUntil(s.t, "the first", func() bool { return len(s.mails()) >= 5 })
 	n.end() // else it would come in a minute
-	s.waitUntil("the rest", func() bool { return len(s.mails()) >= 6 })
+	trial.WaitUntil(s.t, "the rest", func() bool { return len(s.mails()) >= 6 })
 	var subjects []string
 	for _, m := range s.mails() {
 		subjects = append(subjects, m.Header.Get("Subject"))

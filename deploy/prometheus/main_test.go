@@ -1,7 +1,6 @@
 package prometheus
 
 import (
-	"os"
 	"os/exec"
 	"path/filepath"
 	"testing"
@@ -22,11 +21,7 @@ func findTool(t *testing.T, name string) string {
 	if path, err := exec.LookPath(name); err == nil {
 		return path
 	}
-	cache := os.Getenv("RINGWALL_LAB_CACHE")
-	if cache == "" {
-		cache = "/var/cache/ringwall-lab"
-	}
-	path, err := exec.LookPath(filepath.Join(cache, "prometheus", "usr", "bin", name))
+	path, err := exec.LookPath(filepath.Join(trial.Unpacked("prometheus"), "usr", "bin", name))
 	if err != nil {
 		t.Fatalf("no %s: deploy/lab/lab install gets it (%v)", name, err)
 	}

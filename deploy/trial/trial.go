@@ -69,3 +69,12 @@ func WaitUntil(t testing.TB, what string, ok func() bool) {
 		time.Sleep(5 * time.Millisecond)
 	}
 }
+
+// Unpacked is where deploy/lab/lab install unpacks a package that it does not install.
+func Unpacked(name string) string {
+	cache := os.Getenv("RINGWALL_LAB_CACHE")
+	if cache == "" {
+		cache = "/var/cache/ringwall-lab"
+	}
+	return filepath.Join(cache, name)
+}
