@@ -3,24 +3,13 @@ package witness
 import (
 	"encoding/binary"
 	"strconv"
-	"time"
 
 	"github.com/ringwall/ringwall/pkg/asterisk/event"
-	"github.com/ringwall/ringwall/pkg/sip"
 )
 
 // minGarbage is how long something is at least that is not SIP and no keepalive either: phones send short ones of their
 // own invention.
 const minGarbage = 33
-
-func (w *Witness) head(now time.Time, s Sight, b []byte) {
-	switch err := sip.Parse(b, &w.message); {
-	case err == nil:
-		w.Message(now, s, &w.message)
-	case err == sip.ErrNotSIP && s.ToAsterisk && s.Transport == event.UDP && len(b) >= minGarbage:
-		w.garbage(s, b)
-	}
-}
 
 // isText says whether somebody wrote it for a server of text.
 func isText(b []byte) bool {

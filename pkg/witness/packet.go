@@ -55,3 +55,12 @@ func (w *Witness) datagram(now time.Time, s Sight, p *packet.Packet) {
 	}
 	w.head(now, s, b)
 }
+
+func (w *Witness) head(now time.Time, s Sight, b []byte) {
+	switch err := sip.Parse(b, &w.message); {
+	case err == nil:
+		w.Message(now, s, &w.message)
+	case err == sip.ErrNotSIP && s.ToAsterisk && s.Transport == event.UDP && len(b) >= minGarbage:
+		w.garbage(s, b)
+	}
+}
