@@ -20,6 +20,7 @@ import (
 // The state file is of no use, in each way in which it can be: whom a person allowed is not banned, and status says
 // where the list came from.
 func TestTheAllowListOfCommandsOutlivesTheStateFile(t *testing.T) {
+	t.Parallel()
 	for name, harm := range map[string]func(path string) error{
 		"garbage": func(p string) error {
 			return os.WriteFile(p, []byte("this is no database, and long enough to look at"), 0o600)

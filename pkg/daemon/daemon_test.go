@@ -199,6 +199,7 @@ func TestObserveModeMakesNoBansAndEndsNone(t *testing.T) {
 }
 
 func TestAsteriskRestartsUnderTheDaemon(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.attack(attacker)
 	r.await(ban.ActionBan, "203.0.113.66/32")

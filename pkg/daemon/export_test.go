@@ -27,6 +27,7 @@ func freePort(t *testing.T) string {
 }
 
 func TestBansAreExported(t *testing.T) {
+	t.Parallel()
 	address, file := freePort(t), filepath.Join(t.TempDir(), "bans.txt")
 	r := newRig(t, func(c *config.Config) {
 		c.Export.Listen, c.Export.File = address, file

@@ -169,6 +169,7 @@ func TestAForgedFloodAtOnePBXBansNobodyElsewhere(t *testing.T) {
 
 // Attackers are kept out while the hub is away, from the start on; afterwards all know all.
 func TestAHubThatIsAway(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	hub := startHub(t, dir, -1)
 	url := hub.ClientURL()

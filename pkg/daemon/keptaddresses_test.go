@@ -58,6 +58,7 @@ func (r *rig) entry(name string) (prefix, note string) {
 
 // After a reboot Ringwall starts before the network: the provider's name still stands for the address that it had.
 func TestAnAllowedNameIsKnownAfterAReboot(t *testing.T) {
+	t.Parallel()
 	var d dns
 	d.set("203.0.113.66")
 	r := provider(t, &d)

@@ -62,6 +62,7 @@ func someAddresses(n int) string {
 }
 
 func TestListsAreInForceAndStayThroughEverything(t *testing.T) {
+	t.Parallel()
 	server, publish := listServer(t, someAddresses(40)+"203.0.113.0/24\n10.0.0.0/8\n192.0.2.7\n")
 	watched, _ := listServer(t, "198.51.100.9\n")
 	r := newRig(t, func(c *config.Config) {

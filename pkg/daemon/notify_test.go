@@ -79,6 +79,7 @@ func TestABanIsTold(t *testing.T) {
 
 // TestAHangingTargetDelaysNoBan also ends the daemon while the target hangs.
 func TestAHangingTargetDelaysNoBan(t *testing.T) {
+	t.Parallel()
 	release := make(chan struct{})
 	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-release }))
 	t.Cleanup(server.Close)

@@ -46,6 +46,7 @@ func (r *rig) openSite() (url string, up bool) {
 
 // From Asterisk's event to the button in a browser, and from there to the kernel.
 func TestAttackerIsSeenAndUnbannedInABrowser(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	b := browser.Open(t)
 	b.Go(r.site())

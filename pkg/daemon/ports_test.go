@@ -211,6 +211,7 @@ func dropped(s api.Status) (n uint64) {
 
 // An event of a banned source says that its ban stops nothing, whatever the cause.
 func TestALeakIsToldEverywhere(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, func(c *config.Config) {
 		c.Firewall.Ports = config.Ports{UDP: []uint16{5060}, TCP: []uint16{5060}}
 	})
@@ -244,6 +245,7 @@ func TestALeakIsToldEverywhere(t *testing.T) {
 // A port of a connection that Asterisk has made itself is none at which it listens, and what a flood of odd addresses
 // brings is bounded.
 func TestWhatIsNoPortOfAsterisk(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.challenged("IPV4/TCP/192.0.2.1/45678", "IPV4/TCP/198.51.100.1/5060") // to a provider
 	// somebody forges events, to lock out who is banned

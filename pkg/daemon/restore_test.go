@@ -150,6 +150,7 @@ func TestBansOfBeforeComeBackWhileAttackersAreJudged(t *testing.T) {
 
 // Whom a person lets in while the bans of before come back stays in, also where only the kernel knew the ban.
 func TestWhoIsLetInDuringTheStartStaysIn(t *testing.T) {
+	t.Parallel()
 	const many = 2000
 	for name, req := range map[string]api.UnbanRequest{
 		"one":                  {Prefix: numbered(700)},

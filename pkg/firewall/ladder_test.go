@@ -212,6 +212,7 @@ func TestTheSameInIPv6(t *testing.T) {
 
 // Of 200 packets of the phone that logged in all arrive, of the port beside it as many as knock.
 func TestAGoodFlowLosesNothingAndItsNeighbourKnocks(t *testing.T) {
+	t.Parallel()
 	w := ladderWire(t, nil)
 	apply(t, w.fw, flowChange(Good, UDP, "10.99.0.66:5060"), closing("10.99.0.66", CloseUDPKnock))
 	if came := w.passed(t, "10.99.0.66:5060", 5060, 200); came != 200 {
@@ -291,6 +292,7 @@ func TestWithoutADoorNothingKnocks(t *testing.T) {
 }
 
 func TestThePacesOfTheSlow(t *testing.T) {
+	t.Parallel()
 	w := ladderWire(t, nil)
 	slow := func(source string, p Pace) Change {
 		return Change{Kind: Slow, Flow: flow(UDP, source), Pace: p, Timeout: time.Hour}

@@ -330,6 +330,7 @@ func echo(t *testing.T, a, b net.Conn) {
 }
 
 func TestMeterSparesTheTrustedAndTheAllowed(t *testing.T) {
+	t.Parallel()
 	for _, scope := range []Scope{VoIP, All} {
 		t.Run(scope.String(), func(t *testing.T) {
 			w := newWire(t, func(c *Config) {

@@ -24,6 +24,7 @@ func (s *served) announce(prefix, account string) {
 }
 
 func TestABrowserSeesABanWithoutAReload(t *testing.T) {
+	t.Parallel()
 	s := serve(t, newFake())
 	b := browser.Open(t)
 	b.Go(s.url)
@@ -240,6 +241,7 @@ func TestThePageWorksWithoutScript(t *testing.T) {
 
 // Where there are too many streams, the page is renewed as a whole.
 func TestABrowserThatIsTurnedAwayAsksNowAndThen(t *testing.T) {
+	t.Parallel()
 	s := serve(t, newFake())
 	var all []*eventStream
 	for range maxStreams {

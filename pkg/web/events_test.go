@@ -169,6 +169,7 @@ func listenOnce(t *testing.T, url string) int {
 // A client that reads nothing must hold up nobody: not those who decide, not the other clients, not the end of the
 // server.
 func TestAStalledClientHoldsNobodyUp(t *testing.T) {
+	t.Parallel()
 	s := serve(t, newFake())
 	c, err := net.Dial("tcp", strings.TrimPrefix(s.url, "http://"))
 	if err != nil {
