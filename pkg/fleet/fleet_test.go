@@ -142,6 +142,49 @@ func TestWhatOneNodeLearnsAllKnow(t *testing.T) {
 	}
 }
 
+// What arrives in its order is complete: thousands of nodes that then ask the server whether it is would keep it busy.
+func TestWhatArrivesInOrderAsksTheServerNothing(t *testing.T) {
+	s := startServer(t, t.TempDir(), -1, nil)
+	a, _ := run(t, configOf(s.ClientURL(), "a"))
+	b, _ := run(t, configOf(s.ClientURL(), "b"))
+	observer, err := nats.Connect(s.ClientURL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer observer.Close()
+	requests, err := observer.SubscribeSync("$JS.API.DIRECT.GET.>")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := observer.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range []*fleet.Fleet{a, b} {
+		await(t, f, "it knows what there is", func() bool { return f.Status().CaughtUp })
+	}
+	before, _, err := requests.Pending()
+	if err != nil {
+		t.Fatal(err)
+	}
+	const many = 50
+	for i := range many {
+		a.Say(banOf(address(i)))
+		await(t, b, "b knows", func() bool { return bans(b, address(i)) })
+	}
+	await(t, a, "all is confirmed", func() bool { return a.Status().Waiting == 0 })
+	if err := observer.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	after, _, err := requests.Pending()
+	if err != nil {
+		t.Fatal(err)
+	}
+	// A subscription may still be on its way when the first record is repeated.
+	if n := after - before; n > many/5 {
+		t.Errorf("%d requests for %d records", n, many)
+	}
+}
+
 func TestANodeThatComesLateKnowsAll(t *testing.T) {
 	s := startServer(t, t.TempDir(), -1, nil)
 	a, _ := run(t, configOf(s.ClientURL(), "a"))

@@ -249,6 +249,7 @@ func (l *link) takeLive(m *nats.Msg) (gap bool) {
 		return isNews
 	case seq == l.last+1:
 		l.setLast(seq)
+		return false
 	}
 	return true
 }
