@@ -535,7 +535,7 @@ func (s *Server) writeError(w http.ResponseWriter, r *http.Request, err error) {
 	}
 	text, err := json.Marshal(e)
 	if err != nil {
-		abortStream(err)
+		_ = abortStream(err)
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(e.Code)

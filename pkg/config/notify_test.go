@@ -3,6 +3,7 @@ package config_test
 import (
 	"fmt"
 	"io/fs"
+	"net/http"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -160,7 +161,7 @@ func TestNotifyIsComplete(t *testing.T) {
 		t.Fatal(err, warnings)
 	}
 	n := c.Notify
-	if n[0].Name != "generic" || n[0].Method != "POST" || n[0].URL.Reveal() != "http://127.0.0.1/a?key=hunter2" ||
+	if n[0].Name != "generic" || n[0].Method != http.MethodPost || n[0].URL.Reveal() != "http://127.0.0.1/a?key=hunter2" ||
 		n[0].Headers["X-Key"].Reveal() != "Bearer hunter2" || n[0].Token.Reveal() != "hunter2" ||
 		len(n[0].Tokens()) != 3 {
 		t.Errorf("%+v", n[0])
@@ -169,7 +170,7 @@ func TestNotifyIsComplete(t *testing.T) {
 		n[3].SMTP.Password.Reveal() != "hunter2" || n[3].Rate != (config.NotifyRate{PerMinute: 1, Burst: 5}) {
 		t.Errorf("%+v", n[3])
 	}
-	if n[1].Name != "matrix" || n[1].Method != "PUT" || n[2].Name != "program" || n[2].Exec[1] != "${SET}" {
+	if n[1].Name != "matrix" || n[1].Method != http.MethodPut || n[2].Name != "program" || n[2].Exec[1] != "${SET}" {
 		t.Errorf("%+v", n[1:])
 	}
 }

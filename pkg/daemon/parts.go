@@ -44,13 +44,12 @@ type opened struct {
 }
 
 // addPart tries a part for the first time, and has it run, and tried again, with the daemon.
-func (d *Daemon) addPart(name, try string, open func() (opened, error)) *part {
+func (d *Daemon) addPart(name, try string, open func() (opened, error)) {
 	p := &part{name: name, try: try, open: open, faults: &d.faults, reopen: make(chan struct{}, 1)}
 	d.closers = append(d.closers, p.closePart)
 	d.tasks = append(d.tasks, p)
 	d.parts = append(d.parts, p)
 	p.ensureOpen()
-	return p
 }
 
 // reopenParts has the parts taken from a new configuration where it changes them, and tries at once what does not work.

@@ -46,9 +46,9 @@ func newCallID(src netip.Addr, what string) string {
 	return fmt.Sprintf("%s-%d@%s", what, time.Now().UnixNano(), src)
 }
 
-// register does what a phone does: a request, and once more with credentials where the PBX asks for them. The result is
-// whether the password was right. The error is errNoAnswer, the end of ctx, or the socket's.
-func (p *phone) register(ctx context.Context) (right bool, err error) {
+// register does what a phone does: a request, and once more with credentials where the PBX asks for them, which
+// may be wrong. The error is errNoAnswer, the end of ctx, or the socket's.
+func (p *phone) register(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, func() { _ = p.conn.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
 	challenged := false
@@ -60,20 +60,20 @@ func (p *phone) register(ctx context.Context) (right bool, err error) {
 		a, err := p.exchange(ctx, r)
 		switch {
 		case ctx.Err() != nil:
-			return false, ctx.Err()
+			return ctx.Err()
 		case errors.Is(err, errNoAnswer):
 		case err != nil:
-			return false, err
+			return err
 		case a.status == 200:
-			return true, nil
+			return nil
 		case challenged:
 			p.nonce, p.callID = "", newCallID(p.row.sources[0], p.account)
-			return false, nil
+			return nil
 		default:
 			p.nonce, challenged = a.nonce, true
 		}
 	}
-	return false, fmt.Errorf("%s: phone %s: %w", p.row.name, p.account, errNoAnswer)
+	return fmt.Errorf("%s: phone %s: %w", p.row.name, p.account, errNoAnswer)
 }
 
 // exchange sends a request and waits for its answer.
@@ -102,7 +102,7 @@ func (p *phone) exchange(ctx context.Context, r request) (a sipAnswer, err error
 // keepRegistering registers again and again until ctx ends.
 func (p *phone) keepRegistering(ctx context.Context) error {
 	for sleepFor(ctx, p.every) {
-		if _, err := p.register(ctx); err != nil && ctx.Err() == nil && !errors.Is(err, errNoAnswer) {
+		if err := p.register(ctx); err != nil && ctx.Err() == nil && !errors.Is(err, errNoAnswer) {
 			return err
 		}
 	}

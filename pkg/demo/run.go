@@ -288,7 +288,7 @@ func (d *demonstration) registerCustomers(ctx context.Context) error {
 				return err
 			}
 			d.phones = append(d.phones, p)
-			if _, err := p.register(ctx); err != nil {
+			if err := p.register(ctx); err != nil {
 				return fmt.Errorf("demo: before the attack: %w", err)
 			}
 		}
@@ -326,7 +326,7 @@ func (d *demonstration) checkCustomersServed(ctx context.Context) error {
 			if p.row != r {
 				continue
 			}
-			if _, err := p.register(waitCtx); err != nil {
+			if err := p.register(waitCtx); err != nil {
 				answered = false
 			}
 		}

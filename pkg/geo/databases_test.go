@@ -257,7 +257,7 @@ func TestLookupsWhileFilesAreReplaced(t *testing.T) {
 	versions := [][]byte{}
 	for i := range uint32(4) {
 		versions = append(versions, geotest.Make(t, geotest.Networks{"203.0.113.0/24": geotest.Record{
-			"country": geotest.Record{"iso_code": "NL"}, "autonomous_system_number": uint32(i + 1),
+			"country": geotest.Record{"iso_code": "NL"}, "autonomous_system_number": i + 1,
 			"autonomous_system_organization": []string{"one", "two", "three", "four"}[i],
 		}}))
 	}

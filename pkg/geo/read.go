@@ -24,7 +24,7 @@ type fileVersion struct {
 func versionOf(info fs.FileInfo) fileVersion {
 	s := fileVersion{size: info.Size(), changed: info.ModTime()}
 	if sys, ok := info.Sys().(*syscall.Stat_t); ok {
-		s.dev, s.ino = uint64(sys.Dev), sys.Ino
+		s.dev, s.ino = sys.Dev, sys.Ino
 	}
 	return s
 }

@@ -75,7 +75,7 @@ func Parse(format Format, r io.Reader, limits Limits, now time.Time) (*Parsed, e
 	var err error
 	switch format {
 	case NDJSON:
-		err = p.lines(in, limits, p.ndjsonLine(limits, now))
+		err = p.lines(in, limits, p.ndjsonLine(limits))
 	case APIBAN:
 		err = p.apiban(in, limits)
 	case CrowdSec:
@@ -246,7 +246,7 @@ type jsonLine struct {
 }
 
 // ndjsonLine reads the lines of an NDJSON list. One that says how many lines it has is held to it.
-func (p *Parsed) ndjsonLine(limits Limits, now time.Time) func([]byte) (bool, error) {
+func (p *Parsed) ndjsonLine(limits Limits) func([]byte) (bool, error) {
 	return func(line []byte) (bool, error) {
 		var l jsonLine
 		if err := json.Unmarshal(line, &l); err != nil {

@@ -156,11 +156,11 @@ func (p *Plan) planConfiguration() error {
 		if err := p.chooseSecret(); err != nil {
 			return err
 		}
-		p.addFile(secretFile, p.secret+"\n", 0o640, owner{0, p.group})
+		p.addFile(secretFile, p.secret+"\n", owner{0, p.group})
 	default:
 		return unreadable(err)
 	}
-	p.addFile(file, configuration(p.Flavour, p.Address, secretFile), 0o640, owner{0, p.group})
+	p.addFile(file, configuration(p.Flavour, p.Address, secretFile), owner{0, p.group})
 	return nil
 }
 
@@ -315,7 +315,7 @@ func (p *Plan) addUser(file string) error {
 	if folder := path.Dir(file); !p.options.tree().exists(folder) {
 		p.add(Change{Action: actionCreate, Path: folder, entry: entry{Kind: ofFolder}, mode: 0o755, owner: o})
 	}
-	p.addFile(file, p.managerUser(), 0o640, o)
+	p.addFile(file, p.managerUser(), o)
 	return nil
 }
 
@@ -368,7 +368,7 @@ func (p *Plan) planInclude(file string) error {
 		if err != nil {
 			return unreadable(err)
 		}
-		p.addFile(target, block(file), 0o640, o)
+		p.addFile(target, block(file), o)
 		return nil
 	case err != nil:
 		return unreadable(err)
@@ -383,8 +383,8 @@ func (p *Plan) planInclude(file string) error {
 	return nil
 }
 
-func (p *Plan) addFile(path, text string, mode fs.FileMode, o owner) {
-	p.add(Change{Action: actionCreate, Path: path, text: text, mode: mode, owner: o,
+func (p *Plan) addFile(path, text string, o owner) {
+	p.add(Change{Action: actionCreate, Path: path, text: text, mode: 0o640, owner: o,
 		entry: entry{Kind: ofFile, SHA256: checksum(text)}})
 }
 

@@ -151,7 +151,7 @@ func (w *Witness) request(s *Sight, m *sip.Message) {
 	t.isHidden = !isTellable(m.CallID)
 	switch {
 	case credentials != 0:
-		w.readCredentials(s, m, id, dialogue, t)
+		w.readCredentials(s, m, dialogue, t)
 	case kind == optionsMethod && len(m.RequestURI.User) > 0:
 		t.asked = w.bytes(m.RequestURI.User)
 	}
@@ -172,7 +172,7 @@ const (
 	eventResponse = 255
 )
 
-func (w *Witness) readCredentials(s *Sight, m *sip.Message, id []byte, dialogue uint64, t *transaction) {
+func (w *Witness) readCredentials(s *Sight, m *sip.Message, dialogue uint64, t *transaction) {
 	var challenge, response []byte
 	first := true
 	t.own, t.invented = false, true

@@ -362,7 +362,7 @@ func (s *Session) pingRepeatedly(ctx context.Context, c *connection) error {
 			_, err := c.roundTrip(pingCtx, "Ping")
 			replied <- err
 		}()
-		err := s.awaitPong(ctx, c, sent, replied)
+		err := s.awaitPong(c, sent, replied)
 		cancel()
 		switch {
 		case err == nil:
@@ -384,7 +384,7 @@ func (s *Session) pingRepeatedly(ctx context.Context, c *connection) error {
 
 // awaitPong waits for the reply to a Ping. A line on which bytes arrive is given longer: Asterisk writes the events
 // that it has queued before it reads on.
-func (s *Session) awaitPong(ctx context.Context, c *connection, sent time.Time, replied <-chan error) error {
+func (s *Session) awaitPong(c *connection, sent time.Time, replied <-chan error) error {
 	last := sent.Add(4 * s.cfg.PingTimeout)
 	for {
 		until := time.Unix(0, max(c.lastRead.Load(), sent.UnixNano())).Add(s.cfg.PingTimeout)

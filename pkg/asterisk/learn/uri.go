@@ -50,7 +50,8 @@ func parseURI(s string) (target, bool) {
 
 // parseHostPort reads host, host:port, [IPv6] and [IPv6]:port.
 func parseHostPort(s string) (target, bool) {
-	host, port, hasPort := s, "", false
+	var host, port string
+	var hasPort bool
 	if inside, ok := strings.CutPrefix(s, "["); ok {
 		if host, port, ok = strings.Cut(inside, "]"); !ok || !strings.Contains(host, ":") {
 			return target{}, false

@@ -135,8 +135,11 @@ func (f Folder) readMembers() (m members, err error) {
 	if err != nil {
 		return m, err
 	}
-	if err := json.Unmarshal(data, &m); err != nil || !record.IsName(m.Fleet) {
-		return m, fmt.Errorf("%s is damaged: %v", f.membersFile(), err)
+	if err := json.Unmarshal(data, &m); err != nil {
+		return m, fmt.Errorf("%s is damaged: %w", f.membersFile(), err)
+	}
+	if !record.IsName(m.Fleet) {
+		return m, fmt.Errorf("%s is damaged: it names no fleet", f.membersFile())
 	}
 	return m, nil
 }

@@ -140,7 +140,7 @@ func TestAPoisonedListChangesNothingInForceAndIsTold(t *testing.T) {
 		"100 MB":         {text(strings.Repeat("198.18.0.1\n", 10_000_000)), "larger than what is read", ""},
 		"100 MB, as its head says": {func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Length", "100000000")
-			w.WriteHeader(200)
+			w.WriteHeader(http.StatusOK)
 		}, "larger than what is read", ""},
 		"too many":               {text(addresses(10_001)), "more than 10000 entries", ""},
 		"an endless line":        {text(strings.Repeat("1", 1_000_000)), "a line of more than", ""},
