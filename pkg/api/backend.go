@@ -44,6 +44,9 @@ type Backend interface {
 	// RefreshList fetches a list of attackers, and returns once it is in force.
 	RefreshList(ctx context.Context, req ListRefreshRequest) (ListStatus, error)
 
+	// ForgetNode forgets what another node of the fleet has said so far, here alone.
+	ForgetNode(ctx context.Context, req ForgetRequest) (ForgetResult, error)
+
 	// Page says where the status page is, and lets whoever opens that address within a short time change things there.
 	Page(ctx context.Context, by Peer) (PageResult, error)
 }

@@ -222,3 +222,7 @@ func start(t *testing.T, backend Backend, change func(*Server)) running {
 func (f *fake) RefreshList(context.Context, ListRefreshRequest) (ListStatus, error) {
 	return ListStatus{}, nil
 }
+
+func (f *fake) ForgetNode(ctx context.Context, req ForgetRequest) (ForgetResult, error) {
+	return ForgetResult{Node: req.Node, Prefixes: 3}, f.call(ctx)
+}

@@ -58,6 +58,7 @@ func (s *Server) routeTable() map[string]route {
 		"/v1/unban":      {method: http.MethodPost, long: true, serve: s.serveUnban},
 		"/v1/allow":      post(s.serveAllow),
 
+		"/v1/fleet-forget": post(s.serveForget),
 		"/v1/list-refresh": {method: http.MethodPost, long: true, serve: s.serveListRefresh},
 	}
 }

@@ -10,10 +10,11 @@ type Trust struct {
 	Prefix   netip.Prefix `json:"prefix"`
 	Since    time.Time    `json:"since"`
 	Until    time.Time    `json:"until"`
-	Last     time.Time    `json:"-"`            // login or registration
-	Left     float64      `json:"left_seconds"` // as of when the engine was asked; not stored
-	Accounts []string     `json:"accounts"`     // that logged in from there
-	Score    float64      `json:"score"`        // now; not stored
+	Last     time.Time    `json:"-"`                // login or registration
+	Left     float64      `json:"left_seconds"`     // as of when the engine was asked; not stored
+	Accounts []string     `json:"accounts"`         // that logged in from there
+	Score    float64      `json:"score"`            // now; not stored
+	Origin   string       `json:"origin,omitempty"` // the node of the fleet where they did; empty: this one
 	Place                 // of Prefix; filled in when it is shown
 }
 

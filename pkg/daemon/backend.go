@@ -292,6 +292,14 @@ func (b backend) Unban(ctx context.Context, req api.UnbanRequest) (api.UnbanResu
 	return result, nil
 }
 
+// ForgetNode implements api.Backend.
+func (b backend) ForgetNode(ctx context.Context, req api.ForgetRequest) (api.ForgetResult, error) {
+	if err := b.restorer.AwaitStored(ctx); err != nil {
+		return api.ForgetResult{}, err
+	}
+	return b.fleet.forget(req)
+}
+
 // uncut lets one flow go on.
 func (b backend) uncut(ctx context.Context, f ban.Flow) (api.UnbanResult, error) {
 	result := api.UnbanResult{Removed: []netip.Prefix{}}

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -32,6 +33,8 @@ const (
 	fleetInterval = 5 * time.Minute
 	// fleetFirst is how often it is looked whether what this node knew before can be told.
 	fleetFirst = time.Second
+	// forgottenFile is in the folder of the state.
+	forgottenFile = "fleet-forgotten.json"
 )
 
 // fleetNode is this node's part in a fleet, if it has one.
@@ -91,6 +94,9 @@ func (n *fleetNode) open() (opened, error) {
 		if _, err := os.Stat(cfg.CredentialsFile); err != nil {
 			return opened{}, fmt.Errorf("fleet.credentials_file: %w", err)
 		}
+	}
+	if state := n.daemon.config.currentConfig().State.Path; state != "" {
+		c.ForgottenFile = filepath.Join(filepath.Dir(state), forgottenFile)
 	}
 	f := fleet.New(c)
 	n.current.Store(f)
@@ -211,6 +217,7 @@ func (j *fleetJudge) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-j.fleet.HasChange():
+			j.judgeForgotten(j.fleet.TakeForgotten())
 			j.judgeChanged()
 		case <-first.C:
 			if j.fleet.Status().CaughtUp { // before, an unban of others may not be known
@@ -241,12 +248,7 @@ type fleetWord struct {
 // judgeChanged has all judged about whom something was said.
 func (j *fleetJudge) judgeChanged() {
 	for list := j.fleet.TakeChanged(fleetPiece); len(list) > 0; list = j.fleet.TakeChanged(fleetPiece) {
-		words := make([]fleetWord, 0, len(list))
-		j.fleet.Read(func(b *record.Book, now time.Time) {
-			for _, p := range list {
-				words = append(words, wordOf(b, now, p))
-			}
-		})
+		words := j.wordsAbout(list)
 		j.daemon.pipeline.UpdateEngine(func(e *engine.Engine, now time.Time) (out []ban.Decision) {
 			for i := range words {
 				out = append(out, words[i].apply(e, now)...)
@@ -254,6 +256,17 @@ func (j *fleetJudge) judgeChanged() {
 			return out
 		})
 	}
+}
+
+// wordsAbout is what others say of some prefixes.
+func (j *fleetJudge) wordsAbout(list []netip.Prefix) []fleetWord {
+	words := make([]fleetWord, 0, len(list))
+	j.fleet.Read(func(b *record.Book, now time.Time) {
+		for _, p := range list {
+			words = append(words, wordOf(b, now, p))
+		}
+	})
+	return words
 }
 
 // wordOf is what others say of a prefix.
@@ -299,6 +312,78 @@ func (w *fleetWord) apply(e *engine.Engine, now time.Time) (out []ban.Decision) 
 		return append(out, e.BanForFleet(now, w.ban)...)
 	}
 	return append(out, e.EndForFleet(now, w.prefix)...)
+}
+
+// judgeForgotten ends what is in force on the word of nodes that are forgotten, and has what others say in its place.
+// It looks at all that is in force: after a restart nothing else may know what a node said.
+func (j *fleetJudge) judgeForgotten(nodes []string) {
+	if len(nodes) == 0 {
+		return
+	}
+	list := j.wordsOf(nodes)
+	for piece := range slices.Chunk(list, fleetPiece) {
+		words := j.wordsAbout(piece)
+		j.daemon.pipeline.UpdateEngine(func(e *engine.Engine, now time.Time) (out []ban.Decision) {
+			for i := range words {
+				out = append(out, e.ForgetOrigin(now, words[i].prefix, nodes)...)
+				out = append(out, words[i].apply(e, now)...)
+			}
+			return out
+		})
+	}
+	j.daemon.log.Info("what nodes of the fleet said is forgotten", "nodes", nodes, "prefixes", len(list))
+}
+
+// wordsOf lists who is banned or trusted here on the word of nodes.
+func (j *fleetJudge) wordsOf(nodes []string) (list []netip.Prefix) {
+	var bans engine.BanWalk
+	for more := true; more; {
+		var some []ban.Ban
+		j.daemon.pipeline.ReadEngine(func(e *engine.Engine, now time.Time) {
+			some, more = e.WalkBans(now, &bans, fleetPiece, netip.Prefix{}, false, nil)
+		})
+		for i := range some {
+			if slices.Contains(nodes, some[i].Origin) {
+				list = append(list, some[i].Prefix)
+			}
+		}
+	}
+	var trusts engine.TrustWalk
+	defer j.daemon.pipeline.ReadEngine(func(*engine.Engine, time.Time) { trusts.Close() })
+	for more := true; more; {
+		var some []ban.Trust
+		j.daemon.pipeline.ReadEngine(func(e *engine.Engine, now time.Time) {
+			some, more = e.WalkTrust(now, &trusts, fleetPiece, nil)
+		})
+		for i := range some {
+			if slices.Contains(nodes, some[i].Origin) {
+				list = append(list, some[i].Prefix)
+			}
+		}
+	}
+	return list
+}
+
+// forget forgets what a node said, here alone.
+func (n *fleetNode) forget(req api.ForgetRequest) (api.ForgetResult, error) {
+	f := n.current.Load()
+	result := api.ForgetResult{Node: req.Node}
+	switch {
+	case f == nil:
+		return result, api.NotFound("fleet in the configuration", "this node is in no fleet")
+	case f.Node() == req.Node:
+		return result, api.Refused("ringwall unban", "%s is this node", req.Node)
+	}
+	nodes := []string{req.Node}
+	j := &fleetJudge{fleet: f, daemon: n.daemon}
+	result.InForce = len(j.wordsOf(nodes))
+	var err error
+	if result.Prefixes, err = f.Forget(req.Node); err != nil {
+		result.Note = "it is not kept over a restart: " + err.Error()
+	}
+	j.judgeForgotten(nodes)
+	j.judgeChanged()
+	return result, nil
 }
 
 // tellBans tells the fleet of the bans that were made before this node was connected to it.

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -236,5 +237,80 @@ func TestANodeWithoutAsterisk(t *testing.T) {
 	})
 	if s := edge.status(); len(s.PBXs) != 0 || len(s.Warnings) > 0 {
 		t.Errorf("status: %+v", s)
+	}
+}
+
+// What a stolen node said dies with a word of the operator's at all nodes, one that was off included; what they saw
+// themselves stays, and so does what others saw.
+func TestWhatAStolenNodeSaidDies(t *testing.T) {
+	dir := t.TempDir()
+	hub := startHub(t, dir, -1)
+	url := hub.ClientURL()
+	a, b := newRig(t, inFleet(url, "a")), newRig(t, inFleet(url, "b"))
+	a.until("a is in touch", a.inTouch)
+	b.until("b is in touch", b.inTouch)
+	cfg := fleet.Config{Servers: []string{url}, Name: "ringwall", Node: "stolen", Share: record.Kinds(),
+		Log: slog.New(slog.DiscardHandler), Limits: record.Limits{Quorum: 2, IPv4Bits: 24, IPv6Bits: 48, Rate: 100,
+			Records: 100, Nodes: 10}}
+	stolen := fleet.New(cfg)
+	ctx, stop := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- stolen.Run(ctx) }()
+	stopStolen := sync.OnceFunc(func() { stop(); <-ended })
+	t.Cleanup(stopStolen)
+	say := func(kind record.Kind, prefix string, end time.Duration) {
+		key := record.Key{Kind: kind, Prefix: netip.MustParsePrefix(prefix)}
+		r := record.Record{Key: key, Until: time.Now().Add(end)}
+		if kind == record.Ban {
+			r.Reason, r.Proven = ban.ReasonScanner, true
+		}
+		stolen.Say(r)
+	}
+	b.attack("IPV4/TLS/198.51.100.7/5071") // whom b sees itself
+	b.await(ban.ActionBan, "198.51.100.7/32")
+	say(record.Ban, "198.51.100.7/32", 30*time.Minute)
+	say(record.Ban, "203.0.113.1/32", 1000*time.Hour) // whom it alone names
+	say(record.Trust, "203.0.113.2/32", 20*time.Hour)
+	say(record.Allow, "203.0.113.3/32", 1000*time.Hour)
+	for _, r := range []*rig{a, b} {
+		r.await(ban.ActionBan, "203.0.113.1/32")
+		r.await(ban.ActionTrust, "203.0.113.2/32")
+		r.until("it is allowed", func() bool { _, ok := r.inKernel(firewall.Allow, "203.0.113.3/32"); return ok })
+	}
+	a.await(ban.ActionBan, "198.51.100.7/32")
+	stopStolen()
+
+	// At one node alone.
+	res, err := a.client.ForgetNode(t.Context(), api.ForgetRequest{Node: "stolen"})
+	if err != nil || res.Prefixes != 4 || res.InForce < 2 || res.Note != "" {
+		t.Errorf("forgotten at a: %+v, %v", res, err)
+	}
+	if d := a.await(ban.ActionUnban, "203.0.113.1/32"); d.Origin != "stolen" {
+		t.Errorf("a decided: %+v", d)
+	}
+	a.await(ban.ActionUntrust, "203.0.113.2/32")
+	if _, ok := b.inKernel(firewall.Ban, "203.0.113.1/32"); !ok {
+		t.Error("b forgets what a was told to forget")
+	}
+	for _, node := range []string{"a", "a b"} {
+		if _, err := a.client.ForgetNode(t.Context(), api.ForgetRequest{Node: node}); err == nil {
+			t.Errorf("a forgets %q", node)
+		}
+	}
+
+	// Everywhere, while b is off: what it had stored dies when it comes back.
+	b.stop()
+	b.decisions = nil
+	if err := fleet.ForgetEverywhere(t.Context(), cfg, "stolen"); err != nil {
+		t.Fatal(err)
+	}
+	b.start()
+	b.await(ban.ActionUnban, "203.0.113.1/32")
+	b.await(ban.ActionUntrust, "203.0.113.2/32")
+	for _, r := range []*rig{a, b} {
+		r.until("it is not allowed", func() bool { _, ok := r.inKernel(firewall.Allow, "203.0.113.3/32"); return !ok })
+		if _, ok := r.inKernel(firewall.Ban, "198.51.100.7/32"); !ok {
+			t.Error("whom b saw itself is let in")
+		}
 	}
 }

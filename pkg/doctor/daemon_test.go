@@ -252,3 +252,7 @@ func TestWhoComesThroughAProxyIsToldOf(t *testing.T) {
 func (b told) RefreshList(context.Context, api.ListRefreshRequest) (api.ListStatus, error) {
 	return api.ListStatus{}, nil
 }
+
+func (b told) ForgetNode(context.Context, api.ForgetRequest) (api.ForgetResult, error) {
+	return api.ForgetResult{}, nil
+}

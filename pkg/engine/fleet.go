@@ -3,6 +3,7 @@ package engine
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/ringwall/ringwall/pkg/ban"
@@ -145,6 +146,21 @@ func (e *Engine) endForFleet(b *activeBan, reason ban.Reason, origin, detail str
 	out := e.endBans([]*activeBan{b}, reason, detail)
 	for i := range out {
 		out[i].Origin = origin
+	}
+	return out
+}
+
+// ForgetOrigin ends what is in force about exactly this prefix on the word of nodes that are forgotten.
+func (e *Engine) ForgetOrigin(now time.Time, p netip.Prefix, nodes []string) (out []ban.Decision) {
+	e.advanceTime(now)
+	p = canonicalPrefix(p)
+	if b := e.bans[p]; b != nil && b.until > e.now && slices.Contains(nodes, b.origin) {
+		out = e.endForFleet(b, ban.ReasonAllowed, b.origin, "what "+b.origin+" said is forgotten")
+	}
+	if k, ok := e.keyOfPrefix(p); ok {
+		if t := e.trusts[k]; t != nil && slices.Contains(nodes, t.origin) {
+			out = append(out, e.DistrustForFleet(now, p)...)
+		}
 	}
 	return out
 }

@@ -132,8 +132,7 @@ func (e *Engine) describeTrust(t *trust) ban.Trust {
 		until = min(until, t.lastLogin)
 	}
 	return ban.Trust{Prefix: e.prefixOf(t.key), Since: utcTime(t.since), Until: utcTime(until),
-		Last:     utcTime(t.lastLogin),
-		Accounts: t.accountNames()}
+		Last: utcTime(t.lastLogin), Origin: t.origin, Accounts: t.accountNames()}
 }
 
 // Restore takes over what Export returned, before the first event. pbxs are the names of the Asterisks of now. What is
@@ -184,7 +183,7 @@ func (e *Engine) restoreTrust(t ban.Trust, pbxs []string) {
 		return
 	}
 	n := &trust{key: k, since: t.Since.UnixNano(), until: until, lastLogin: min(t.Last.UnixNano(), e.now),
-		accounts: make(map[uint64]string)}
+		origin: t.Origin, accounts: make(map[uint64]string)}
 	n.endReported = until <= e.now
 	n.revoked = until <= n.lastLogin
 	for _, name := range t.Accounts {

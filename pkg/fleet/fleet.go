@@ -21,6 +21,7 @@ type Config struct {
 	Node            string // of this one
 	Limits          record.Limits
 	Share, Accept   []record.Kind
+	ForgottenFile   string // keeps whom this node alone was told to forget; empty: nothing does
 
 	Log *slog.Logger
 	Now func() time.Time // nil: time.Now
@@ -38,6 +39,11 @@ type Fleet struct {
 	changed map[netip.Prefix]struct{}    // see TakeChanged
 	unsaid  uint64                       // records that Limits kept back
 	status  Status
+	stream  time.Time // when the stream was made that status.Sequence is about
+
+	forgotten map[string]mark     // see Forget
+	voided    map[string]struct{} // see TakeForgotten
+	saving    sync.Mutex          // of who writes ForgottenFile
 
 	toSend    chan struct{} // something is in the outbox, or it is time to try again
 	hasChange chan struct{} // something is in changed
@@ -49,10 +55,14 @@ func New(cfg Config) *Fleet {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	return &Fleet{cfg: cfg, log: cfg.Log, book: record.New(cfg.Node, cfg.Limits),
+	return &Fleet{cfg: cfg, log: cfg.Log, book: record.New(cfg.Node, cfg.Limits), forgotten: make(map[string]mark),
+		voided: make(map[string]struct{}),
 		outbox: make(map[record.Key]record.Record), changed: make(map[netip.Prefix]struct{}),
 		toSend: make(chan struct{}, 1), hasChange: make(chan struct{}, 1), fetch: make(chan struct{}, 1)}
 }
+
+// Node is the name of this node.
+func (f *Fleet) Node() string { return f.cfg.Node }
 
 // String names the task.
 func (f *Fleet) String() string { return "fleet" }
@@ -134,15 +144,6 @@ func (f *Fleet) Read(g func(b *record.Book, now time.Time)) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	g(f.book, f.cfg.Now())
-}
-
-// Forget forgets all that a node said. What it says from now on is heard.
-func (f *Fleet) Forget(node string) (prefixes int) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	about := f.book.Forget(node)
-	f.changedLocked(about)
-	return len(about)
 }
 
 // HasChange returns the channel on which whoever acts on the fleet's word waits for TakeChanged.

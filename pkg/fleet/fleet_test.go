@@ -323,6 +323,8 @@ func TestAHostileNodeWithWhatANodeMay(t *testing.T) {
 	}
 	subject, data := good("b", attacker) // another's name: the server does not take it
 	publish(subject, nil, data)
+	publish(record.ForgetSubject("acme", "b"), nil, []byte("{}")) // the operator's
+	publish("ringwall-live.acme.@operator.forget.b", nats.Header{"Nats-Sequence": {"2"}}, []byte("{}"))
 	publish("ringwall-live.acme.b.ban.198-51-100-7/32", nats.Header{"Nats-Sequence": {"2"}}, data)
 	for i, forged := range []nats.Header{
 		{"Nats-Subject": {subject}}, {"Nats-Sequence": {"1"}}, {"Nats-Sequence": {"18446744073709551615"}},

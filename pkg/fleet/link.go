@@ -67,6 +67,7 @@ type link struct {
 // Run keeps the node in touch until ctx ends. It fails only where no attempt could ever succeed.
 func (f *Fleet) Run(ctx context.Context) error {
 	l := &link{Fleet: f}
+	f.readForgotten()
 	closed := make(chan error, 1)
 	options := []nats.Option{
 		nats.Name("ringwall " + f.cfg.Node), nats.RetryOnFailedConnect(true), nats.MaxReconnects(-1),
@@ -90,18 +91,8 @@ func (f *Fleet) Run(ctx context.Context) error {
 			closed <- nc.LastError()
 		}),
 	}
-	if f.cfg.CredentialsFile != "" {
-		credentials, err := credentialsOption(f.cfg.CredentialsFile)
-		if err != nil {
-			return err
-		}
-		options = append(options, credentials)
-	}
-	if f.cfg.TLS != nil {
-		options = append(options, nats.Secure(f.cfg.TLS))
-	}
 	var err error
-	if l.nc, err = nats.Connect(strings.Join(f.cfg.Servers, ","), options...); err != nil {
+	if l.nc, err = connect(f.cfg, options...); err != nil {
 		return err
 	}
 	defer l.nc.Close()
@@ -123,6 +114,21 @@ func (f *Fleet) Run(ctx context.Context) error {
 		<-sent
 	}()
 	return l.receiveAll(ctx, live, closed)
+}
+
+// connect connects to the servers of a fleet.
+func connect(cfg Config, options ...nats.Option) (*nats.Conn, error) {
+	if cfg.CredentialsFile != "" {
+		credentials, err := credentialsOption(cfg.CredentialsFile)
+		if err != nil {
+			return nil, err
+		}
+		options = append(options, credentials)
+	}
+	if cfg.TLS != nil {
+		options = append(options, nats.Secure(cfg.TLS))
+	}
+	return nats.Connect(strings.Join(cfg.Servers, ","), options...)
 }
 
 // credentialsOption proves to a server who the node is: by a file of nsc's, or by the seed of an nkey alone, as
@@ -241,7 +247,7 @@ func (l *link) takeLive(m *nats.Msg) (gap bool) {
 	if !ok {
 		return false
 	}
-	_, isNews := l.take("ringwall."+subject, m.Data)
+	_, isNews := l.take("ringwall."+subject, m.Data, seq)
 	switch {
 	case l.created.IsZero(): // nothing was fetched yet
 		return false
@@ -259,14 +265,20 @@ func (l *link) setLast(seq uint64) {
 	l.setStatus(func(s *Status) { s.Sequence = seq })
 }
 
-// take merges one record, and says whether it is news. What is not taken has no key.
-func (f *Fleet) take(subject string, data []byte) (r record.Record, isNews bool) {
+// take merges what has a number in the stream, and says whether it is news. What is not taken has no key.
+func (f *Fleet) take(subject string, data []byte, seq uint64) (r record.Record, isNews bool) {
+	if node, ok := record.ParseForget(f.cfg.Name, subject); ok {
+		return r, f.void(node)
+	}
 	key, err := record.ParseSubject(f.cfg.Name, subject)
 	if err == nil && key.Node != f.cfg.Node && !slices.Contains(f.cfg.Accept, key.Kind) {
 		return record.Record{}, false
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.isForgottenLocked(key.Node, seq) {
+		return record.Record{}, false
+	}
 	now := f.cfg.Now()
 	if err == nil {
 		r, err = record.Decode(key, data)
@@ -301,6 +313,7 @@ func (l *link) catchUp(ctx context.Context) error {
 		l.created = created
 		l.setLast(0)
 	}
+	l.resolveForgotten(created, last)
 	stored := make(map[record.Key]time.Time) // what the server has of ours
 	for more := true; more; {
 		if more, err = l.fetchSome(ctx, last, func(r record.Record) {
@@ -320,6 +333,9 @@ func (l *link) catchUp(ctx context.Context) error {
 		}
 	}
 	l.status.CaughtUp = true
+	if len(l.voided) > 0 {
+		mailbox.Signal(l.hasChange)
+	}
 	if !strings.HasPrefix(l.status.Error, "send: ") {
 		l.status.Error = ""
 	}
@@ -401,7 +417,7 @@ func (l *link) fetchSome(ctx context.Context, upTo uint64, each func(record.Reco
 		if err != nil || seq <= l.last {
 			return false, errors.New("what was missed: the server's answer makes no sense")
 		}
-		r, _ := l.take(header(m, jetstream.SubjectHeader), m.Data)
+		r, _ := l.take(header(m, jetstream.SubjectHeader), m.Data, seq)
 		each(r)
 		l.setLast(seq)
 	}

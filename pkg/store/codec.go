@@ -164,6 +164,9 @@ func (c *codec) trust(t *ban.Trust) {
 	for i := range accounts {
 		textField(c, &accounts[i], maxName)
 	}
+	if c.reading && !c.bad && len(c.b) > 0 || !c.reading && t.Origin != "" { // which those of before have not
+		textField(c, &t.Origin, maxName)
+	}
 }
 
 // allow leaves out the end where there is none: so it was before entries had one.

@@ -59,7 +59,7 @@ func TestEverythingSurvivesARestart(t *testing.T) {
 		Bans:      []ban.Ban{sampleBan(1, 2)},
 		Offenders: []ban.Offender{{Prefix: host(2), Bans: 3, Last: start}},
 		Trusts: []ban.Trust{{Prefix: host(3), Since: start.Add(-time.Hour), Until: start.Add(time.Hour), Last: start,
-			Accounts: []string{"201", "\xff\x1b[31m"}}},
+			Origin: "pbx-berlin", Accounts: []string{"201", "\xff\x1b[31m"}}},
 		Allow: []Allow{{Host: "office.example", Added: start, By: "root", Note: "the office"},
 			{Prefix: netip.MustParsePrefix("2001:db8::/64"), Added: start}},
 		Graces: []ban.Grace{{Prefix: host(4), Since: start, Until: start.Add(time.Hour)}},

@@ -16,6 +16,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/nats-io/nkeys"
@@ -38,6 +39,8 @@ type Folder struct{ Path string }
 type members struct {
 	Fleet string            `json:"fleet"`
 	Nodes map[string]string `json:"nodes"` // public keys, by name
+
+	Forget []string `json:"forget,omitempty"` // nodes whose words are to be void everywhere, until that is done
 }
 
 func (f Folder) membersFile() string     { return filepath.Join(f.Path, "nodes.json") }
@@ -196,6 +199,47 @@ func (f Folder) Invite(node, address string) (i Invitation, err error) {
 
 // Revoke takes back an invitation. The node is cut off within a second, where the hub runs.
 func (f Folder) Revoke(node string) error {
+	return f.change(func(m *members) error {
+		if _, ok := m.Nodes[node]; !ok {
+			return fmt.Errorf("no node %q is invited", node)
+		}
+		delete(m.Nodes, node)
+		return nil
+	})
+}
+
+// Forget has a hub that runs, or will, void everywhere what a node has said so far. It reports whether the node is
+// still invited: what it says from then on is heard.
+func (f Folder) Forget(node string) (isInvited bool, err error) {
+	if !record.IsName(node) {
+		return false, hint.Errorf("1 to 32 letters, digits, - or _", "%q is not a name for a node", node)
+	}
+	err = f.change(func(m *members) error {
+		_, isInvited = m.Nodes[node]
+		if !slices.Contains(m.Forget, node) {
+			m.Forget = append(m.Forget, node)
+		}
+		return nil
+	})
+	return isInvited, err
+}
+
+// IsForgotten reports whether a hub has done what Forget asked for.
+func (f Folder) IsForgotten(node string) (bool, error) {
+	m, err := f.readMembers()
+	return !slices.Contains(m.Forget, node), err
+}
+
+// forgotten notes that Forget is done of a node.
+func (f Folder) forgotten(node string) error {
+	return f.change(func(m *members) error {
+		m.Forget = slices.DeleteFunc(m.Forget, func(n string) bool { return n == node })
+		return nil
+	})
+}
+
+// change changes who is invited, with nobody else at it.
+func (f Folder) change(change func(*members) error) error {
 	unlock, err := f.lock()
 	if err != nil {
 		return err
@@ -205,10 +249,9 @@ func (f Folder) Revoke(node string) error {
 	if err != nil {
 		return err
 	}
-	if _, ok := m.Nodes[node]; !ok {
-		return fmt.Errorf("no node %q is invited", node)
+	if err := change(&m); err != nil {
+		return err
 	}
-	delete(m.Nodes, node)
 	return f.writeMembers(m)
 }
 

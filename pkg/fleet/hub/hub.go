@@ -137,6 +137,7 @@ func (h *Hub) Run(ctx context.Context, ready func()) error {
 			return nil
 		case <-look.C:
 			h.lookForMembers()
+			h.forget(ctx)
 		}
 	}
 }
@@ -145,14 +146,9 @@ func (h *Hub) Run(ctx context.Context, ready func()) error {
 func (h *Hub) makeStream(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, startTime)
 	defer cancel()
-	public, err := h.own.PublicKey()
+	nc, err := h.connect()
 	if err != nil {
 		return err
-	}
-	nc, err := nats.Connect("", nats.InProcessServer(h.server), nats.Name(hubUserName), nats.Nkey(public, h.own.Sign),
-		nats.Secure(&tls.Config{InsecureSkipVerify: true}), nats.Timeout(startTime)) // within this process
-	if err != nil {
-		return fmt.Errorf("the hub does not reach itself: %w", err)
 	}
 	defer nc.Close()
 	js, err := jetstream.New(nc)
@@ -163,6 +159,45 @@ func (h *Hub) makeStream(ctx context.Context) error {
 	return err
 }
 
+// connect connects as the operator of the fleet.
+func (h *Hub) connect() (*nats.Conn, error) {
+	public, err := h.own.PublicKey()
+	if err != nil {
+		return nil, err
+	}
+	nc, err := nats.Connect("", nats.InProcessServer(h.server), nats.Name(hubUserName), nats.Nkey(public, h.own.Sign),
+		nats.Secure(&tls.Config{InsecureSkipVerify: true}), nats.Timeout(startTime)) // within this process
+	if err != nil {
+		return nil, fmt.Errorf("the hub does not reach itself: %w", err)
+	}
+	return nc, nil
+}
+
+// forget voids what nodes said, where a person asked for that. What fails is tried again.
+func (h *Hub) forget(ctx context.Context) {
+	for _, node := range h.members.Forget {
+		err := h.forgetNode(ctx, node)
+		if err == nil {
+			err = h.folder.forgotten(node)
+		}
+		if err != nil {
+			h.log.Error("what a node said cannot be forgotten yet", "node", node, "err", err)
+			return
+		}
+		h.log.Info("what a node said is forgotten", "node", node)
+	}
+	h.members.Forget = nil
+}
+
+func (h *Hub) forgetNode(ctx context.Context, node string) error {
+	nc, err := h.connect()
+	if err != nil {
+		return err
+	}
+	defer nc.Close()
+	return fleet.ForgetBy(ctx, nc, h.members.Fleet, node)
+}
+
 // lookForMembers lets in who was invited, and cuts off who was revoked.
 func (h *Hub) lookForMembers() {
 	m, err := h.folder.readMembers()
@@ -170,6 +205,7 @@ func (h *Hub) lookForMembers() {
 		h.log.Error("who is invited cannot be read; those of before stay", "err", err)
 		return
 	}
+	h.members.Forget = m.Forget
 	if maps.Equal(m.Nodes, h.members.Nodes) {
 		return
 	}

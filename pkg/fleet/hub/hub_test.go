@@ -157,6 +157,44 @@ func TestALineIsEnoughToJoin(t *testing.T) {
 	stop()
 }
 
+// What a revoked node said is void once the hub is told so, while it runs or the next time that it does.
+func TestWhatARevokedNodeSaidIsForgotten(t *testing.T) {
+	folder := hub.Folder{Path: t.TempDir()}
+	h, stop := startHub(t, folder, "127.0.0.1:0")
+	address := h.Address()
+	stolen := run(t, configOf(t, invite(t, folder, "stolen", address)))
+	a := run(t, configOf(t, invite(t, folder, "a", address)))
+	other := netip.MustParsePrefix("198.51.100.8/32")
+	a.Say(banOf(other))
+	stolen.Say(banOf(attacker))
+	await(t, a, "a knows what it said", func() bool { return bans(a, attacker) })
+	if isInvited, err := folder.Forget("stolen"); err != nil || !isInvited {
+		t.Errorf("it is invited: %v, %v", isInvited, err)
+	}
+	await(t, a, "a forgets", func() bool { return !bans(a, attacker) && bans(a, other) })
+	await(t, a, "it is done", func() bool { done, err := folder.IsForgotten("stolen"); return done && err == nil })
+
+	stolen.Say(banOf(attacker))
+	stop()
+	await(t, a, "a is alone", func() bool { return !a.Status().Connected })
+	if err := folder.Revoke("stolen"); err != nil {
+		t.Error(err)
+	}
+	if isInvited, err := folder.Forget("stolen"); err != nil || isInvited {
+		t.Errorf("it is not invited: %v, %v", isInvited, err)
+	}
+	if done, err := folder.IsForgotten("stolen"); done || err != nil {
+		t.Errorf("without a hub it is done: %v, %v", done, err)
+	}
+	_, stop = startHub(t, folder, address)
+	await(t, a, "it is done", func() bool { done, err := folder.IsForgotten("stolen"); return done && err == nil })
+	await(t, a, "a forgets", func() bool { return a.Status().CaughtUp && !bans(a, attacker) && bans(a, other) })
+	if _, err := folder.Forget("a.b"); err == nil {
+		t.Error("a name that is none is forgotten")
+	}
+	stop()
+}
+
 func TestANodeSpeaksInItsOwnNameAlone(t *testing.T) {
 	folder := hub.Folder{Path: t.TempDir()}
 	h, _ := startHub(t, folder, "127.0.0.1:0")

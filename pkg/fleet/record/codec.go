@@ -68,6 +68,25 @@ func ParseSubject(fleet, subject string) (Key, error) {
 	return k, nil
 }
 
+// operator is in place of a node where the operator of the fleet speaks: no node can be called that, and none may
+// publish there.
+const operator = "@operator"
+
+// ForgetSubject is where a fleet's servers keep the operator's word that what a node said before it is void. It is in
+// the same stream as all that nodes say, so that everybody knows what was said before.
+func ForgetSubject(fleet, node string) string {
+	return "ringwall." + fleet + "." + operator + ".forget." + node
+}
+
+// ParseForget is the inverse of ForgetSubject.
+func ParseForget(fleet, subject string) (node string, ok bool) {
+	node, ok = strings.CutPrefix(subject, ForgetSubject(fleet, ""))
+	return strings.Clone(node), ok && IsName(node)
+}
+
+// NodeSubjects are all subjects in which a node speaks.
+func NodeSubjects(fleet, node string) string { return "ringwall." + fleet + "." + node + ".>" }
+
 // body is the encoded form; the key is in the subject. Times are in ns since 1970.
 type body struct {
 	Format    int        `json:"format"`

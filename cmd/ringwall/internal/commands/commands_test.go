@@ -204,6 +204,7 @@ func TestTablesForPeople(t *testing.T) {
 				st.Fleet = &fleet.Status{Error: "dial tcp 192.0.2.1:4222: i/o timeout" + hostile, Waiting: 3, Unsaid: 7}
 			}
 		}},
+		"fleet-forget":    {[]string{"fleet", "forget", "pbx2"}, 80, nil},
 		"fleet.json":      {[]string{"fleet", "status", "--json"}, 0, func(b *backend) { b.status = withFleet }},
 		"bans":            {[]string{"list"}, 0, nil},
 		"bans-narrow":     {[]string{"list", "bans"}, 90, nil},

@@ -341,3 +341,7 @@ func (w *world) do(t *testing.T, args ...string) int {
 func (b *backend) RefreshList(_ context.Context, req api.ListRefreshRequest) (api.ListStatus, error) {
 	return api.ListStatus{Name: req.Name, Entries: 98123}, b.err
 }
+
+func (b *backend) ForgetNode(_ context.Context, req api.ForgetRequest) (api.ForgetResult, error) {
+	return api.ForgetResult{Node: req.Node, Prefixes: 3, InForce: 2}, b.err
+}

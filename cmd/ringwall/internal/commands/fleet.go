@@ -14,6 +14,9 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/ringwall/ringwall/pkg/api"
+	"github.com/ringwall/ringwall/pkg/config"
+	"github.com/ringwall/ringwall/pkg/daemon"
 	"github.com/ringwall/ringwall/pkg/fleet"
 	"github.com/ringwall/ringwall/pkg/fleet/hub"
 	"github.com/ringwall/ringwall/pkg/hint"
@@ -32,7 +35,7 @@ func (c *commands) fleetCommand() *cobra.Command {
 		Args:  noSuchCommand,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(c.fleetStatusCommand(), c.fleetJoinCommand())
+	cmd.AddCommand(c.fleetStatusCommand(), c.fleetJoinCommand(), c.fleetForgetCommand())
 	return cmd
 }
 
@@ -120,6 +123,74 @@ hub's certificate beside the configuration, for the service's user alone, and sa
 			return err
 		},
 	}
+}
+
+func (c *commands) fleetForgetCommand() *cobra.Command {
+	var everywhere bool
+	var credentials string
+	cmd := &cobra.Command{
+		Use:   "forget NODE",
+		Short: "Forget what another node has said",
+		Long: `Forget at this node what another one has said so far; what it says from now on is heard. Bans of what this node saw itself
+stay. So that all nodes forget it, also those that are away: ringwall hub forget NODE, at the hub; with NATS servers of your own
+--everywhere, with the credentials of who may speak as the fleet's operator (deploy/docs/fleet.md).`,
+		Example: "  ringwall fleet forget pbx-berlin\n" +
+			"  ringwall fleet forget pbx-berlin --everywhere --credentials operator.creds",
+		Args: takesArgs(1, 1, "the name of a node"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if everywhere != (credentials != "") {
+				return usageErrorf(usageLine(cmd), "--everywhere and --credentials FILE belong together")
+			}
+			if everywhere {
+				return c.forgetEverywhere(cmd.Context(), args[0], credentials)
+			}
+			client, err := c.newClient(cmd)
+			if err != nil {
+				return err
+			}
+			res, err := client.ForgetNode(cmd.Context(), api.ForgetRequest{Node: args[0]})
+			if err != nil {
+				return err
+			}
+			if c.json {
+				return c.writeJSON(res)
+			}
+			c.sayf("Forgotten here: what %s said of %s; %d of them were banned or trusted on its word.",
+				printable.String(res.Node), humanize.Plural(res.Prefixes, "address", "addresses"), res.InForce)
+			if res.Note != "" {
+				c.sayf("%s", toSentence(res.Note))
+			}
+			return nil
+		},
+	}
+	cmd.Flags().BoolVar(&everywhere, "everywhere", false, "at all nodes, with NATS servers of your own")
+	cmd.Flags().StringVar(&credentials, "credentials", "", "`FILE` with the credentials of the fleet's operator")
+	return cmd
+}
+
+// forgetEverywhere speaks as the operator of the fleet in the configuration.
+func (c *commands) forgetEverywhere(ctx context.Context, node, credentials string) error {
+	cfg, _, err := config.Load(c.config, c.Env)
+	if err != nil {
+		return err
+	}
+	if !cfg.Fleet.Enabled() {
+		return hint.Errorf("fleet in the configuration, as deploy/docs/fleet.md says", "this node is in no fleet")
+	}
+	f, err := daemon.FleetConfig(cfg.Fleet, slog.New(slog.DiscardHandler))
+	if err != nil {
+		return err
+	}
+	f.CredentialsFile = credentials
+	if err := fleet.ForgetEverywhere(ctx, f, node); err != nil {
+		return hint.Errorf("deploy/docs/fleet.md: what the operator must be allowed to do at the servers",
+			"what %s said is not void: %w", printable.String(node), err)
+	}
+	if c.json {
+		return c.writeJSON(map[string]any{"node": node, "done": true})
+	}
+	c.sayf("What %s said is void: nodes that are away forget it once they are back.", node)
+	return nil
 }
 
 // tryJoin connects to a hub as the node will, and fetches what it has to say.

@@ -1,10 +1,12 @@
 package commands
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"net"
 	"os"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -29,7 +31,8 @@ certificate. Then ringwall hub invite NODE prints one line for each node, which 
 an Asterisk runs. While it is away each node goes on alone.`,
 		Example: `  ringwall hub
   ringwall hub invite pbx-berlin --address hub.example.net:4222
-  ringwall hub revoke pbx-berlin`,
+  ringwall hub revoke pbx-berlin
+  ringwall hub forget pbx-berlin`,
 		Args: takesArgs(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			folder := hub.Folder{Path: f.folder}
@@ -53,7 +56,7 @@ an Asterisk runs. While it is away each node goes on alone.`,
 		"`FOLDER` of its key, of who is invited and of what nodes say")
 	cmd.Flags().StringVar(&f.listen, "listen", "0.0.0.0:"+hubPort, "`HOST:PORT` where nodes reach it")
 	cmd.Flags().StringVar(&f.name, "name", "ringwall", "`NAME` of the fleet, for good")
-	cmd.AddCommand(c.hubInviteCommand(&f), c.hubRevokeCommand(&f))
+	cmd.AddCommand(c.hubInviteCommand(&f), c.hubRevokeCommand(&f), c.hubForgetCommand(&f))
 	return cmd
 }
 
@@ -94,9 +97,8 @@ func (c *commands) hubRevokeCommand(f *hubFlags) *cobra.Command {
 	return &cobra.Command{
 		Use:   "revoke NODE",
 		Short: "Cut a node off",
-		Long: `Cut a node off: within a second, where the hub runs. What it has said stays until it ends; ringwall unban at any other node
-lifts its bans.`,
-		Args: takesArgs(1, 1, "the name of a node"),
+		Long:  `Cut a node off: within a second, where the hub runs. What it has said stays until it ends, or until ringwall hub forget.`,
+		Args:  takesArgs(1, 1, "the name of a node"),
 		RunE: func(_ *cobra.Command, args []string) error {
 			if err := (hub.Folder{Path: f.folder}).Revoke(args[0]); err != nil {
 				return err
@@ -107,5 +109,60 @@ lifts its bans.`,
 			c.sayf("%s is out.", args[0])
 			return nil
 		},
+	}
+}
+
+// forgetTime is how long a hub that runs may take.
+const forgetTime = 10 * time.Second
+
+func (c *commands) hubForgetCommand(f *hubFlags) *cobra.Command {
+	return &cobra.Command{
+		Use:   "forget NODE",
+		Short: "Void everywhere what a node has said",
+		Long: `Void everywhere what a node has said so far: the hub drops it, every node that listens drops it at once, and every node that
+is away as soon as it is back. Bans that nodes made of what they saw themselves stay. First: ringwall hub revoke NODE, for what a
+node says from then on is heard.`,
+		Args: takesArgs(1, 1, "the name of a node"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			folder, node := hub.Folder{Path: f.folder}, args[0]
+			isInvited, err := folder.Forget(node)
+			if err != nil {
+				return err
+			}
+			isDone, err := awaitForgotten(cmd.Context(), folder, node)
+			if err != nil {
+				return err
+			}
+			if c.json {
+				return c.writeJSON(map[string]any{"node": node, "done": isDone, "invited": isInvited})
+			}
+			if isDone {
+				c.sayf("What %s said is void: nodes that are away forget it once they are back.", node)
+			} else {
+				c.sayf("The hub does not run: it forgets what %s said when it does.", node)
+			}
+			if isInvited {
+				c.sayf("It is still invited, and heard from now on. To cut it off: ringwall hub revoke %s", node)
+			}
+			return nil
+		},
+	}
+}
+
+// awaitForgotten waits until a hub has forgotten a node, if it runs.
+func awaitForgotten(ctx context.Context, folder hub.Folder, node string) (isDone bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, forgetTime)
+	defer cancel()
+	look := time.NewTicker(100 * time.Millisecond)
+	defer look.Stop()
+	for {
+		if isDone, err = folder.IsForgotten(node); isDone || err != nil {
+			return isDone, err
+		}
+		select {
+		case <-ctx.Done():
+			return false, nil
+		case <-look.C:
+		}
 	}
 }

@@ -102,6 +102,10 @@ func TestAHubAndANodeThatJoins(t *testing.T) {
 	if err != nil || cfg.Fleet.Name != "acme" || cfg.Fleet.Node != "pbx-1" || cfg.Fleet.CredentialsFile != secret {
 		t.Errorf("read as %+v, %v", cfg.Fleet, err)
 	}
+	if out, errs, code := typeIn("hub", "forget", "pbx-1", "--folder", folder); code != 0 ||
+		!strings.Contains(out, "What pbx-1 said is void") || !strings.Contains(out, "It is still invited") {
+		t.Errorf("forgotten: %d, %s%s", code, out, errs)
+	}
 	if out, errs, code := typeIn("hub", "revoke", "pbx-1", "--folder", folder); code != 0 || out != "pbx-1 is out.\n" {
 		t.Errorf("revoked: %d, %s%s", code, out, errs)
 	}
