@@ -25,8 +25,11 @@ import (
 	"github.com/ringwall/ringwall/pkg/store"
 )
 
-// joinTime is how long a hub may take to answer a node that joins.
-const joinTime = 20 * time.Second
+const (
+	joinTime = 20 * time.Second // for a hub's answer to a node that joins
+	// refusedTime is how long a hub may refuse a node: it takes a second to hear of an invitation.
+	refusedTime = 3 * time.Second
+)
 
 func (c *commands) fleetCommand() *cobra.Command {
 	cmd := &cobra.Command{
@@ -101,15 +104,15 @@ hub's certificate beside the configuration, for the service's user alone, and sa
 			}
 			folder := filepath.Dir(c.config)
 			secret, certificate := filepath.Join(folder, "fleet.creds"), filepath.Join(folder, "fleet-hub.pem")
+			if err := tryJoin(cmd.Context(), i); err != nil {
+				return hint.Errorf("at the hub: does it run, is its port open, and is this the latest line for this node?",
+					"the hub at %s does not let this node in: %w", printable.String(i.Server), err)
+			}
 			if err := c.writeForService(secret, []byte(i.Seed+"\n")); err != nil {
 				return err
 			}
 			if err := c.writeForService(certificate, i.CertificatePEM()); err != nil {
 				return err
-			}
-			if err := tryJoin(cmd.Context(), i, secret); err != nil {
-				return hint.Errorf("at the hub: does it run, is its port open, and is this the latest line for this node?",
-					"the hub at %s does not let this node in: %w", printable.String(i.Server), err)
 			}
 			section := fmt.Sprintf("fleet:\n  servers: [%q]\n  credentials_file: %s\n"+
 				"  tls: {ca_file: %s, server_name: %s}\n  name: %s\n  node: %s\n", i.Server, secret, certificate,
@@ -193,8 +196,18 @@ func (c *commands) forgetEverywhere(ctx context.Context, node, credentials strin
 	return nil
 }
 
-// tryJoin connects to a hub as the node will, and fetches what it has to say.
-func tryJoin(ctx context.Context, i hub.Invitation, secret string) error {
+// tryJoin connects to a hub as the node will, and fetches what it has to say. A line that does not work leaves what
+// worked before it as it is.
+func tryJoin(ctx context.Context, i hub.Invitation) error {
+	folder, err := os.MkdirTemp("", "ringwall-join-") // for its owner alone
+	if err != nil {
+		return err
+	}
+	defer func() { _ = os.RemoveAll(folder) }()
+	secret := filepath.Join(folder, "fleet.creds")
+	if err := os.WriteFile(secret, []byte(i.Seed+"\n"), 0o600); err != nil {
+		return err
+	}
 	pool := x509.NewCertPool()
 	pool.AppendCertsFromPEM(i.CertificatePEM())
 	f := fleet.New(fleet.Config{Servers: []string{i.Server}, CredentialsFile: secret, Name: i.Fleet, Node: i.Node,
@@ -202,7 +215,7 @@ func tryJoin(ctx context.Context, i hub.Invitation, secret string) error {
 		Log: slog.New(slog.DiscardHandler)})
 	ctx, cancel := context.WithTimeout(ctx, joinTime)
 	defer cancel()
-	ended := make(chan error, 1)
+	begun, ended := time.Now(), make(chan error, 1)
 	go func() { ended <- f.Run(ctx) }()
 	look := time.NewTicker(50 * time.Millisecond)
 	defer look.Stop()
@@ -217,10 +230,16 @@ func tryJoin(ctx context.Context, i hub.Invitation, secret string) error {
 			}
 			return err
 		case <-look.C:
-			if f.Status().CaughtUp {
+			s := f.Status()
+			if s.CaughtUp {
 				cancel()
 				<-ended
 				return nil
+			}
+			if s.Error != "" && time.Since(begun) >= refusedTime {
+				cancel()
+				<-ended
+				return errors.New(s.Error)
 			}
 		}
 	}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/ringwall/ringwall/cmd/ringwall/internal/commands"
 	"github.com/ringwall/ringwall/pkg/config"
+	"github.com/ringwall/ringwall/pkg/fleet/hub"
 )
 
 // syncBuffer is written by a command while it is read.
@@ -111,6 +112,22 @@ func TestAHubAndANodeThatJoins(t *testing.T) {
 	}
 	if _, errs, code := typeIn("hub", "revoke", "pbx-1", "--folder", folder); code != 1 {
 		t.Errorf("revoked twice: %d, %s", code, errs)
+	}
+	before, err := os.ReadFile(secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	invitation, err := hub.ParseInvitation(words[3])
+	if err != nil {
+		t.Fatal(err)
+	}
+	invitation.Server = "tls://127.0.0.1:1"
+	if _, errs, code := typeIn("fleet", "join", invitation.String(), "--config", conf); code != 1 ||
+		!strings.Contains(errs, "does not let this node in") {
+		t.Errorf("a hub that is not there: %d, %s", code, errs)
+	}
+	if after, err := os.ReadFile(secret); err != nil || !bytes.Equal(after, before) {
+		t.Errorf("a line that does not work has changed what worked: %v", err)
 	}
 	if _, errs, code := typeIn("fleet", "join", "ringwall1:hello", "--config", conf); code != 1 ||
 		!strings.Contains(errs, "ringwall hub invite NODE") {
