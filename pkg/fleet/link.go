@@ -36,6 +36,9 @@ func StreamName(fleet string) string { return "RINGWALL_" + fleet }
 // livePrefix is where the server repeats what it has stored.
 const livePrefix = "ringwall-live."
 
+// LiveSubjects are all subjects in which the server repeats what it has stored of a fleet.
+func LiveSubjects(fleet string) string { return livePrefix + fleet + ".>" }
+
 // StreamConfig is the stream of a fleet, as the first node makes it where it may.
 func StreamConfig(fleet string) jetstream.StreamConfig {
 	return jetstream.StreamConfig{
@@ -49,7 +52,7 @@ func StreamConfig(fleet string) jetstream.StreamConfig {
 		AllowDirect:       true,
 		AllowMsgTTL:       true,
 		RePublish: &jetstream.RePublish{Source: "ringwall." + fleet + ".>",
-			Destination: livePrefix + fleet + ".>"},
+			Destination: LiveSubjects(fleet)},
 	}
 }
 
@@ -100,7 +103,7 @@ func (f *Fleet) Run(ctx context.Context) error {
 		return err
 	}
 	live := make(chan *nats.Msg, liveQueue)
-	if _, err := l.nc.ChanSubscribe(livePrefix+f.cfg.Name+".>", live); err != nil {
+	if _, err := l.nc.ChanSubscribe(LiveSubjects(f.cfg.Name), live); err != nil {
 		return err
 	}
 	sending, stop := context.WithCancel(ctx)

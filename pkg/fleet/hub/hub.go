@@ -23,17 +23,20 @@ import (
 
 const (
 	startTime   = 30 * time.Second
-	lookEvery   = time.Second // for who is invited and who is out
-	maxPayload  = 8 << 10     // bytes; a record has a few hundred
-	maxPending  = 8 << 20     // bytes that wait for one node
-	maxStore    = 2 << 30     // bytes on the disk
-	maxMemory   = 64 << 20    // bytes of JetStream's, which keeps its stream on the disk
+	answerTime  = 10 * time.Second // for the server within this process
+	lookEvery   = time.Second      // for who is invited and who is out, and who says too much
+	maxPayload  = 8 << 10          // bytes; a record has a few hundred
+	maxPending  = 8 << 20          // bytes that wait for one node
+	maxStore    = 2 << 30          // bytes on the disk
+	maxMemory   = 64 << 20         // bytes of JetStream's, which keeps its stream on the disk
 	maxNodes    = 20_000
 	hubUserName = "hub"
 )
 
 // Hub is a server at work.
 type Hub struct {
+	MaxRecords int // of one node that are kept; for Run
+
 	folder  Folder
 	log     *slog.Logger
 	server  *server.Server
@@ -44,7 +47,7 @@ type Hub struct {
 
 // Open prepares a server that listens at HOST:PORT.
 func Open(folder Folder, listen string, log *slog.Logger) (*Hub, error) {
-	h := &Hub{folder: folder, log: log}
+	h := &Hub{folder: folder, log: log, MaxRecords: DefaultMaxRecords}
 	var err error
 	if h.members, err = folder.readMembers(); err != nil {
 		return nil, err
@@ -127,6 +130,15 @@ func (h *Hub) Run(ctx context.Context, ready func()) error {
 	if err := h.makeStream(ctx); err != nil {
 		return err
 	}
+	nc, err := h.connect()
+	if err != nil {
+		return err
+	}
+	defer nc.Close()
+	q, err := newQuota(nc, h.members.Fleet, h.MaxRecords)
+	if err != nil {
+		return err
+	}
 	h.log.Info("the hub works", "address", h.Address(), "fleet", h.members.Fleet, "nodes", len(h.members.Nodes))
 	ready()
 	look := time.NewTicker(lookEvery)
@@ -138,7 +150,21 @@ func (h *Hub) Run(ctx context.Context, ready func()) error {
 		case <-look.C:
 			h.lookForMembers()
 			h.forget(ctx)
+			h.enforceQuota(ctx, q)
 		}
+	}
+}
+
+// enforceQuota says who says more than is kept.
+func (h *Hub) enforceQuota(ctx context.Context, q *quota) {
+	q.forget(func(node string) bool { _, ok := h.members.Nodes[node]; return ok })
+	dropped, err := q.enforce(ctx)
+	if err != nil && ctx.Err() == nil {
+		h.log.Error("what a node says cannot be bounded yet", "err", err)
+	}
+	for node, n := range dropped {
+		h.log.Warn("a node says more than is kept: its oldest records are dropped; if it is not yours any more: "+
+			"ringwall hub revoke "+node, "node", node, "dropped", n, "kept", h.MaxRecords)
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -35,6 +36,12 @@ func startHub(t *testing.T, folder hub.Folder, listen string) (h *hub.Hub, stop 
 	if err != nil {
 		t.Fatal(err)
 	}
+	return h, serve(t, h)
+}
+
+// serve runs a hub until the test or stop ends it.
+func serve(t *testing.T, h *hub.Hub) (stop func()) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	ready, ended := make(chan struct{}), make(chan error, 1)
 	go func() { ended <- h.Run(ctx, func() { close(ready) }) }()
@@ -56,7 +63,7 @@ func startHub(t *testing.T, folder hub.Folder, listen string) (h *hub.Hub, stop 
 		stopped = true
 		t.Fatalf("the hub does not start: %v", err)
 	}
-	return h, stop
+	return stop
 }
 
 // configOf is the configuration of a node that has only its line.
@@ -81,17 +88,25 @@ func configOf(t *testing.T, line string) fleet.Config {
 
 func run(t *testing.T, cfg fleet.Config) *fleet.Fleet {
 	t.Helper()
-	f := fleet.New(cfg)
+	f, _ := runUntil(t, cfg)
+	return f
+}
+
+// runUntil runs a node until the test or stop ends it.
+func runUntil(t *testing.T, cfg fleet.Config) (f *fleet.Fleet, stop func()) {
+	t.Helper()
+	f = fleet.New(cfg)
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- f.Run(ctx) }()
-	t.Cleanup(func() {
+	stop = sync.OnceFunc(func() {
 		cancel()
 		if err := <-ended; err != nil {
 			t.Errorf("%s ends with: %v", cfg.Node, err)
 		}
 	})
-	return f
+	t.Cleanup(stop)
+	return f, stop
 }
 
 func await(t *testing.T, f *fleet.Fleet, what string, holds func() bool) {
@@ -123,6 +138,7 @@ func invite(t *testing.T, folder hub.Folder, node, address string) string {
 }
 
 func TestALineIsEnoughToJoin(t *testing.T) {
+	t.Parallel()
 	folder := hub.Folder{Path: filepath.Join(t.TempDir(), "hub")}
 	h, stop := startHub(t, folder, "127.0.0.1:0")
 	address := h.Address()
@@ -159,6 +175,7 @@ func TestALineIsEnoughToJoin(t *testing.T) {
 
 // What a revoked node said is void once the hub is told so, while it runs or the next time that it does.
 func TestWhatARevokedNodeSaidIsForgotten(t *testing.T) {
+	t.Parallel()
 	folder := hub.Folder{Path: t.TempDir()}
 	h, stop := startHub(t, folder, "127.0.0.1:0")
 	address := h.Address()
@@ -195,7 +212,54 @@ func TestWhatARevokedNodeSaidIsForgotten(t *testing.T) {
 	stop()
 }
 
+// A node that says more than its share loses its own oldest words, and nobody else loses one.
+func TestANodeCannotFillTheStream(t *testing.T) {
+	t.Parallel()
+	folder := hub.Folder{Path: filepath.Join(t.TempDir(), "hub")}
+	if _, err := folder.Prepare("acme"); err != nil {
+		t.Fatal(err)
+	}
+	h, err := hub.Open(folder, "127.0.0.1:0", slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.MaxRecords = 50
+	serve(t, h)
+	a := run(t, configOf(t, invite(t, folder, "a", h.Address())))
+	a.Say(banOf(attacker))
+	await(t, a, "the hub has it", func() bool { return a.Status().CaughtUp && a.Status().Waiting == 0 })
+	hostile := configOf(t, invite(t, folder, "hostile", h.Address()))
+	hostile.Limits.Records = 1000
+	b := run(t, hostile)
+	const many = 500
+	for i := range many {
+		b.Say(banOf(netip.PrefixFrom(netip.AddrFrom4([4]byte{20, 0, byte(i >> 8), byte(i)}), 32)))
+	}
+	await(t, b, "the hub has them all", func() bool { return b.Status().CaughtUp && b.Status().Waiting == 0 })
+
+	late := configOf(t, invite(t, folder, "late", h.Address()))
+	late.Limits.Records, late.Limits.Rate = 1000, 60_000
+	deadline := time.Now().Add(patience)
+	for {
+		f, stop := runUntil(t, late)
+		await(t, f, "it knows what there is", func() bool { return f.Status().CaughtUp })
+		known := f.Status().Records
+		if !bans(f, attacker) {
+			t.Fatal("what another node said is gone")
+		}
+		stop()
+		if known <= 1+50+5 { // what was said since it was looked at may be more
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%d records are kept", known)
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+}
+
 func TestANodeSpeaksInItsOwnNameAlone(t *testing.T) {
+	t.Parallel()
 	folder := hub.Folder{Path: t.TempDir()}
 	h, _ := startHub(t, folder, "127.0.0.1:0")
 	b := run(t, configOf(t, invite(t, folder, "b", h.Address())))

@@ -19,6 +19,7 @@ const hubPort = "4222"
 
 type hubFlags struct {
 	folder, listen, name, address string
+	maxRecords                    int
 }
 
 func (c *commands) hubCommand() *cobra.Command {
@@ -35,6 +36,9 @@ an Asterisk runs. While it is away each node goes on alone.`,
   ringwall hub forget pbx-berlin`,
 		Args: takesArgs(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if f.maxRecords < 1 {
+				return usageErrorf("--max-records 100000", "--max-records %d: allowed are 1 and more", f.maxRecords)
+			}
 			folder := hub.Folder{Path: f.folder}
 			isNew, err := folder.Prepare(f.name)
 			if err != nil {
@@ -44,6 +48,7 @@ an Asterisk runs. While it is away each node goes on alone.`,
 			if err != nil {
 				return hint.Errorf("--listen HOST:PORT", "the hub does not start: %w", err)
 			}
+			h.MaxRecords = f.maxRecords
 			return h.Run(cmd.Context(), func() {
 				if isNew {
 					c.sayf("The hub of the fleet %s is new. For each node: ringwall hub invite NODE --address HOST:PORT", f.name)
@@ -56,6 +61,8 @@ an Asterisk runs. While it is away each node goes on alone.`,
 		"`FOLDER` of its key, of who is invited and of what nodes say")
 	cmd.Flags().StringVar(&f.listen, "listen", "0.0.0.0:"+hubPort, "`HOST:PORT` where nodes reach it")
 	cmd.Flags().StringVar(&f.name, "name", "ringwall", "`NAME` of the fleet, for good")
+	cmd.Flags().IntVar(&f.maxRecords, "max-records", hub.DefaultMaxRecords,
+		"records of one node that are kept, twice what nodes take (fleet.max_records)")
 	cmd.AddCommand(c.hubInviteCommand(&f), c.hubRevokeCommand(&f), c.hubForgetCommand(&f))
 	return cmd
 }
