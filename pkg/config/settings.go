@@ -547,8 +547,8 @@ func allSettings() []setting {
 			meaning: "Bits of IPv6: {least} to {most}.",
 			reason:  "as wide as the networks that Ringwall bans by itself"},
 		{path: "fleet.max_records", byDefault: 50_000, allowed: inBounds(100, 1_000_000),
-			meaning: "How many things one node may have told that are still true: {least} to {most}. More are refused, " +
-				"and told of.",
+			meaning: "How many things one node may have told that are still true: {least} to {most}; all nodes together, " +
+				"twenty times as many. More are refused, and told of.",
 			reason: "a botnet's addresses; some 20 MB of memory for a node that tells so many"},
 		{path: "fleet.rate", byDefault: 6000, allowed: inBounds(1, 1_000_000),
 			meaning: "How many things a minute one node may tell, once it has told max_records: {least} to {most}.",

@@ -17,8 +17,13 @@ var (
 	ErrClock   = errors.New("made later than it is here")
 	ErrRate    = errors.New("more records than fleet.rate allows")
 	ErrRecords = errors.New("more records of one node than are kept")
+	ErrTotal   = errors.New("more records of all nodes together than are kept")
 	ErrNodes   = errors.New("more nodes than are kept")
 )
+
+// maxShares is how many times Limits.Records all other nodes together may have: whoever has a hub in his hands can invent
+// nodes.
+const maxShares = 20
 
 // Limits bound what a Book takes from others.
 type Limits struct {
@@ -171,6 +176,8 @@ func (b *Book) admit(now time.Time, n *node, r *Record, isNew bool) error {
 		return ErrClock
 	case isNew && !r.isOver(now) && n.records >= b.limits.Records:
 		return ErrRecords
+	case isNew && !r.isOver(now) && r.Node != b.self && b.total >= maxShares*b.limits.Records:
+		return ErrTotal
 	}
 	return nil
 }

@@ -193,6 +193,26 @@ func TestBounds(t *testing.T) {
 	}
 }
 
+// Nodes that somebody invents together fill what is kept, and no more; this node's own word has room all the same.
+func TestManyNodesTogetherHaveABound(t *testing.T) {
+	few := limits
+	few.Records, few.Nodes = 10, 1000
+	b := record.New("here", few)
+	full := 0
+	for i := range 50 * few.Records {
+		p := netip.PrefixFrom(netip.AddrFrom4([4]byte{20, 0, byte(i >> 8), byte(i)}), 32)
+		if _, err := b.Put(start, banOf(fmt.Sprintf("n%d", i/few.Records), p, minutes(60))); errors.Is(err, record.ErrTotal) {
+			full++
+		}
+	}
+	if want := 20 * few.Records; b.Len() != want || full != 50*few.Records-want {
+		t.Errorf("%d records are kept, %d refused for that; want %d kept", b.Len(), full, want)
+	}
+	if changed, err := b.PutOwn(start, banOf("here", attacker, minutes(60))); !changed || err != nil {
+		t.Errorf("this node's own: %v, %v", changed, err)
+	}
+}
+
 func TestAHostileNodeHasItsBoundAndNoMore(t *testing.T) {
 	b := record.New("here", limits)
 	taken, refused := 0, 0
