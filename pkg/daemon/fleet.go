@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -73,11 +74,16 @@ func FleetConfig(cfg config.Fleet, log *slog.Logger) (fleet.Config, error) {
 	}
 	c.TLS = &tls.Config{ServerName: cfg.TLS.ServerName, MinVersion: tls.VersionTLS12}
 	if cfg.TLS.CAFile != "" {
-		if c.TLS.RootCAs, err = config.CertPool(cfg.TLS.CAFile); err != nil {
-			return c, fmt.Errorf("fleet.tls.ca_file: %w", err)
+		c.RootCAs = func() (*x509.CertPool, error) {
+			pool, err := config.CertPool(cfg.TLS.CAFile)
+			if err != nil {
+				return nil, fmt.Errorf("fleet.tls.ca_file: %w", err)
+			}
+			return pool, nil
 		}
+		_, err = c.RootCAs()
 	}
-	return c, nil
+	return c, err
 }
 
 // open joins the fleet of the configuration, if there is one.

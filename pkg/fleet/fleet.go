@@ -2,6 +2,7 @@ package fleet
 
 import (
 	"crypto/tls"
+	"crypto/x509"
 	"log/slog"
 	"net/netip"
 	"slices"
@@ -17,8 +18,9 @@ type Config struct {
 	Servers         []string // nats://HOST:PORT or tls://HOST:PORT
 	CredentialsFile string   // as nsc writes it; empty: none
 	TLS             *tls.Config
-	Name            string // of the fleet
-	Node            string // of this one
+	RootCAs         func() (*x509.CertPool, error) // that each connection asks for; nil: those of TLS
+	Name            string                         // of the fleet
+	Node            string                         // of this one
 	Limits          record.Limits
 	Share, Accept   []record.Kind
 	ForgottenFile   string // keeps whom this node alone was told to forget; empty: nothing does

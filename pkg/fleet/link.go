@@ -59,19 +59,37 @@ func StreamConfig(fleet string) jetstream.StreamConfig {
 // link is one run of a Fleet.
 type link struct {
 	*Fleet
-	nc *nats.Conn
-	js jetstream.JetStream
+	nc          *nats.Conn
+	js          jetstream.JetStream
+	credentials []byte // the file, as it was when the connection was begun
 
 	// Of the goroutine that receives alone.
 	last    uint64    // up to here nothing is missing
 	created time.Time // of the stream that last is about
 }
 
+// errNewCredentials says that the node may be let in by credentials that it did not have when it connected.
+var errNewCredentials = errors.New("there are new credentials")
+
 // Run keeps the node in touch until ctx ends. It fails only where no attempt could ever succeed.
 func (f *Fleet) Run(ctx context.Context) error {
-	l := &link{Fleet: f}
 	f.readForgotten()
+	for {
+		l := &link{Fleet: f}
+		if err := l.run(ctx); !errors.Is(err, errNewCredentials) {
+			return err
+		}
+		f.log.Info("the fleet is tried with new credentials", "file", f.cfg.CredentialsFile)
+	}
+}
+
+func (l *link) run(ctx context.Context) error {
+	f := l.Fleet
 	closed := make(chan error, 1)
+	var err error
+	if l.credentials, err = readCredentials(f.cfg); err != nil {
+		return err
+	}
 	options := []nats.Option{
 		nats.Name("ringwall " + f.cfg.Node), nats.RetryOnFailedConnect(true), nats.MaxReconnects(-1),
 		nats.ReconnectWait(retryLeast), nats.ReconnectJitter(retryLeast, 3*retryLeast),
@@ -94,7 +112,6 @@ func (f *Fleet) Run(ctx context.Context) error {
 			closed <- nc.LastError()
 		}),
 	}
-	var err error
 	if l.nc, err = connect(f.cfg, options...); err != nil {
 		return err
 	}
@@ -131,7 +148,28 @@ func connect(cfg Config, options ...nats.Option) (*nats.Conn, error) {
 	if cfg.TLS != nil {
 		options = append(options, nats.Secure(cfg.TLS))
 	}
+	if cfg.RootCAs != nil {
+		options = append(options, nats.ClientTLSConfig(nil, cfg.RootCAs))
+	}
 	return nats.Connect(strings.Join(cfg.Servers, ","), options...)
+}
+
+// readCredentials reads the file of credentials, if there is to be one.
+func readCredentials(cfg Config) ([]byte, error) {
+	if cfg.CredentialsFile == "" {
+		return nil, nil
+	}
+	return os.ReadFile(cfg.CredentialsFile)
+}
+
+// hasNewCredentials says whether a node that is not let in has got other credentials meanwhile. NATS'
+// client reads an nkey once.
+func (l *link) hasNewCredentials() bool {
+	if l.nc.IsConnected() {
+		return false
+	}
+	credentials, err := readCredentials(l.cfg)
+	return err == nil && !bytes.Equal(credentials, l.credentials)
 }
 
 // credentialsOption proves to a server who the node is: by a file of nsc's, or by the seed of an nkey alone, as
@@ -216,6 +254,9 @@ func (l *link) receiveAll(ctx context.Context, live <-chan *nats.Msg, closed <-c
 			catchUp()
 		case <-tick.C:
 			l.expire()
+			if l.hasNewCredentials() {
+				return errNewCredentials
+			}
 		}
 	}
 }

@@ -144,7 +144,8 @@ func TestALineIsEnoughToJoin(t *testing.T) {
 	address := h.Address()
 	a := run(t, configOf(t, invite(t, folder, "a", address)))
 	lineOfB := invite(t, folder, "b", address)
-	b := run(t, configOf(t, lineOfB))
+	configOfB := configOf(t, lineOfB)
+	b := run(t, configOfB)
 	a.Say(banOf(attacker))
 	await(t, b, "b knows what a saw", func() bool { return bans(b, attacker) })
 
@@ -170,6 +171,19 @@ func TestALineIsEnoughToJoin(t *testing.T) {
 	if err := folder.Revoke("b"); err == nil {
 		t.Error("b is revoked twice")
 	}
+
+	// It goes on alone. With a new line in the same file it is heard again, and what it saw meanwhile as well.
+	alone := netip.MustParsePrefix("198.51.100.9/32")
+	b.Say(banOf(alone))
+	again, err := folder.Invite("b", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(configOfB.CredentialsFile, []byte(again.Seed+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	await(t, b, "b hears the fleet again", func() bool { return bans(b, after) && bans(b, attacker) })
+	await(t, c, "c hears what b saw", func() bool { return bans(c, alone) })
 	stop()
 }
 
