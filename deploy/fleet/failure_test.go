@@ -2,6 +2,7 @@ package fleet
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -58,11 +59,11 @@ func TestTheHubFails(t *testing.T) {
 	agree := func(t *testing.T) {
 		t.Helper()
 		awaitSameKernels(t, len(banned), list...)
-		kernel := a.kernel()
-		for attacker := range banned {
-			if _, ok := kernel[fmt.Sprint(single(attacker), " all")]; !ok {
-				t.Errorf("%s was banned, and is in no kernel", attacker)
-			}
+		if kernel := a.kernel(); slices.ContainsFunc(slices.Collect(maps.Keys(banned)), func(attacker netip.Addr) bool {
+			_, ok := kernel[fmt.Sprint(single(attacker), " all")]
+			return !ok
+		}) {
+			t.Error("not all who were banned are in the kernels")
 		}
 		for _, n := range list {
 			n.awaitUpToDate()
@@ -168,39 +169,6 @@ func TestTheHubFails(t *testing.T) {
 		c.reload()
 		agree(t)
 	})
-}
-
-// TestTheDiskOfTheHubIsFull has the hub keep what nodes say on a disk that somebody else fills.
-func TestTheDiskOfTheHubIsFull(t *testing.T) {
-	hub := prepareHub(t)
-	hub.wrapped = []string{"unshare", "--mount", "--propagation", "private", "sh", "-euc",
-		`mkdir -p "$0/jetstream"; mount -t tmpfs -o size=16m disk "$0/jetstream"; exec "$@"`, hub.folder}
-	hub.start()
-	list := hub.add("", "a", "b")
-	a, b := list[0], list[1]
-	first := nths(0, 200)
-	a.proven(first...)
-	awaitSameKernels(t, len(first), list...)
-	hub.inside("cat /dev/zero >\"$0/jetstream/zeros\" 2>/dev/null || true")
-	second := nths(1000, 5000)
-	for piece := range slices.Chunk(second, 100) {
-		a.proven(piece...)
-	}
-	trial.WaitUntil(t, "a keeps all out", func() bool { return len(a.kernel()) == len(first)+len(second) })
-	a.reacts(t, nths(10_000, 50))
-	b.reacts(t, nths(10_050, 50))
-	a.says(" wait for the hub", "The last error: ")
-
-	hub.inside("rm \"$0/jetstream/zeros\"")
-	awaitSameKernels(t, len(first)+len(second)+100, list...)
-	a.says("and up to date", " 0 wait for the hub")
-}
-
-// inside runs a shell's line where the hub sees its folder.
-func (h *hubHost) inside(script string) {
-	h.t.Helper()
-	netnstest.Run(h.t, h.space, "", "nsenter", "--mount", "--target", fmt.Sprint(h.process.Cmd.Process.Pid), "sh", "-euc",
-		script, h.folder)
 }
 
 // stop ends the node as systemd does.

@@ -41,7 +41,8 @@ func TestWhatOneNodeLearnsIsInEveryKernel(t *testing.T) {
 		t.Logf("event to a's own kernel: %s", quantiles(own))
 		t.Logf("from a's kernel to b's and c's, a ban: %s", quantiles(banned))
 		t.Logf("from b's kernel to a's and c's, an unban: %s", quantiles(unbanned))
-		if most := 50 * time.Millisecond; isFullLength() && (quantile(banned, 0.99) > most || quantile(unbanned, 0.99) > most) {
+		most := 50 * time.Millisecond
+		if isFullLength() && (quantile(banned, 0.99) > most || quantile(unbanned, 0.99) > most) {
 			t.Errorf("the slowest of a hundred take more than %s", most)
 		}
 	})

@@ -5,15 +5,11 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
-	"maps"
-	"net/http"
 	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -279,7 +275,8 @@ func (n *nodeHost) awaitUp() {
 // protects says whether the node knows that an address is its Asterisk's.
 func (n *nodeHost) protects(address string) bool {
 	list, err := n.client.Protected(n.t.Context())
-	return err == nil && slices.ContainsFunc(list, func(e ban.Exemption) bool { return e.Prefix.String() == address+"/32" })
+	is := func(e ban.Exemption) bool { return e.Prefix.String() == address+"/32" }
+	return err == nil && slices.ContainsFunc(list, is)
 }
 
 func (n *nodeHost) fleetStatus() nodes.Status {
@@ -407,33 +404,6 @@ func (n *nodeHost) kernel() map[string]firewall.Element {
 	return m
 }
 
-// metric is the value of one sample.
-func (n *nodeHost) metric(name string) float64 {
-	n.t.Helper()
-	transport := &http.Transport{DialContext: n.space.DialContext, DisableKeepAlives: true}
-	client := http.Client{Transport: transport, Timeout: trial.Patience}
-	res, err := client.Get("http://127.0.0.1:9646/metrics")
-	if err != nil {
-		n.t.Fatal(err)
-	}
-	defer res.Body.Close()
-	text, err := io.ReadAll(res.Body)
-	if err != nil {
-		n.t.Fatal(err)
-	}
-	for line := range strings.Lines(string(text)) {
-		if value, ok := strings.CutPrefix(line, name+" "); ok {
-			v, err := strconv.ParseFloat(strings.TrimSpace(value), 64)
-			if err != nil {
-				n.t.Fatal(err)
-			}
-			return v
-		}
-	}
-	n.t.Fatalf("%s has no metric %s", n.name, name)
-	return 0
-}
-
 // awaitSameKernels waits until the kernels of some nodes keep out the same, and that many.
 func awaitSameKernels(t testing.TB, want int, list ...*nodeHost) {
 	t.Helper()
@@ -459,21 +429,25 @@ func awaitSameKernels(t testing.TB, want int, list ...*nodeHost) {
 func sameKernels(t testing.TB, list ...*nodeHost) {
 	t.Helper()
 	first := list[0].kernel()
+	var differences []string
 	for _, n := range list[1:] {
 		other := n.kernel()
-		for _, key := range slices.Sorted(maps.Keys(first)) {
-			e, ok := other[key]
-			if !ok {
-				t.Errorf("%s keeps %s out, %s does not", list[0].name, key, n.name)
-			} else if d := e.Remaining - first[key].Remaining; d.Abs() > 30*time.Second {
-				t.Errorf("%s is out for %s at %s, and for %s at %s", key, first[key].Remaining, list[0].name, e.Remaining, n.name)
+		for key, e := range first {
+			if found, ok := other[key]; !ok {
+				differences = append(differences, fmt.Sprintf("%s keeps %s out, %s does not", list[0].name, key, n.name))
+			} else if (found.Remaining - e.Remaining).Abs() > 30*time.Second {
+				differences = append(differences, fmt.Sprintf("%s is out for %s at %s, and for %s at %s", key, e.Remaining,
+					list[0].name, found.Remaining, n.name))
 			}
 		}
 		for key := range other {
 			if _, ok := first[key]; !ok {
-				t.Errorf("%s keeps %s out, %s does not", n.name, key, list[0].name)
+				differences = append(differences, fmt.Sprintf("%s keeps %s out, %s does not", n.name, key, list[0].name))
 			}
 		}
+	}
+	if slices.Sort(differences); len(differences) > 0 {
+		t.Errorf("%d differences, such as %q", len(differences), differences[:min(len(differences), 5)])
 	}
 }
 
@@ -491,43 +465,6 @@ func nths(from, count int) (list []netip.Addr) {
 }
 
 func single(a netip.Addr) netip.Prefix { return netip.PrefixFrom(a, a.BitLen()) }
-
-// memoryMB is the memory that a program has in use (proc(5), VmRSS), in MB.
-func memoryMB(t testing.TB, p *netns.Process) float64 {
-	t.Helper()
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.Cmd.Process.Pid))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for line := range strings.Lines(string(b)) {
-		if f := strings.Fields(line); len(f) == 3 && f[0] == "VmRSS:" {
-			kb, err := strconv.Atoi(f[1])
-			if err != nil {
-				t.Fatal(err)
-			}
-			return float64(kb) / 1024
-		}
-	}
-	t.Fatalf("no VmRSS in %q", b)
-	return 0
-}
-
-// cpuTime is the processor time that a program took so far (proc(5), /proc/PID/stat, in ticks of 10 ms).
-func cpuTime(t testing.TB, p *netns.Process) time.Duration {
-	t.Helper()
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.Cmd.Process.Pid))
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, rest, _ := strings.Cut(string(b), ") ")
-	f := strings.Fields(rest)
-	user, err1 := strconv.Atoi(f[11])
-	system, err2 := strconv.Atoi(f[12])
-	if err := errors.Join(err1, err2); err != nil {
-		t.Fatalf("%q: %v", b, err)
-	}
-	return time.Duration(user+system) * 10 * time.Millisecond
-}
 
 // reload has a node read its configuration again, as systemctl reload does.
 func (n *nodeHost) reload() {
