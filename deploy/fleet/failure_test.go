@@ -20,6 +20,7 @@ import (
 // TestTheHubFails takes the hub away in all the ways in which it can go. Each time every node goes on by itself, says
 // what is wrong, and in the end all know the same: nothing is lost.
 func TestTheHubFails(t *testing.T) {
+	t.Parallel()
 	hub, list := newFleet(t, "", "a", "b", "c")
 	a, b, c := list[0], list[1], list[2]
 	banned := map[netip.Addr]bool{} // whom all of them keep out
@@ -169,6 +170,47 @@ func TestTheHubFails(t *testing.T) {
 		c.reload()
 		agree(t)
 	})
+}
+
+// TestTheDiskOfTheHubIsFull has the hub keep what nodes say on a disk that somebody else fills.
+func TestTheDiskOfTheHubIsFull(t *testing.T) {
+	t.Parallel()
+	hub := prepareHub(t)
+	hub.wrapped = []string{"unshare", "--mount", "--propagation", "private", "sh", "-euc",
+		`mkdir -p "$0/jetstream"; mount -t tmpfs -o size=16m disk "$0/jetstream"; exec "$@"`, hub.folder}
+	hub.start()
+	list := hub.add("", "a", "b")
+	a, b := list[0], list[1]
+	first := nths(0, 200)
+	a.proven(first...)
+	awaitSameKernels(t, len(first), list...)
+	hub.inside("cat /dev/zero >\"$0/jetstream/zeros\" 2>/dev/null || true")
+	second := nths(1000, 5000)
+	for piece := range slices.Chunk(second, 100) {
+		a.proven(piece...)
+	}
+	trial.WaitUntil(t, "a keeps all out", func() bool { return len(a.kernel()) == len(first)+len(second) })
+	a.reacts(t, nths(10_000, 50))
+	b.reacts(t, nths(10_050, 50))
+	a.says(" wait for the hub", "is its disk full?")
+	hub.says("no space left on device")
+
+	hub.inside("rm \"$0/jetstream/zeros\"")
+	awaitSameKernels(t, len(first)+len(second)+100, list...)
+	a.says("and up to date", " 0 wait for the hub")
+}
+
+// says waits until the hub's log says something.
+func (h *hubHost) says(text string) {
+	h.t.Helper()
+	trial.WaitUntil(h.t, "the hub says: "+text, func() bool { return strings.Contains(h.process.Output(), text) })
+}
+
+// inside runs a shell's line where the hub sees its folder.
+func (h *hubHost) inside(script string) {
+	h.t.Helper()
+	netnstest.Run(h.t, h.space, "", "nsenter", "--mount", "--target", fmt.Sprint(h.process.Cmd.Process.Pid), "sh", "-euc",
+		script, h.folder)
 }
 
 // stop ends the node as systemd does.

@@ -548,7 +548,7 @@ func (l *link) sendSome(ctx context.Context) (more bool, err error) {
 			l.confirm(batch[i])
 		case err = <-future.Err():
 		case <-timeout.C:
-			return false, errors.New("the server does not confirm what it was told")
+			return false, errors.New("the server does not confirm what it was told: is its disk full?")
 		case <-ctx.Done():
 			return false, ctx.Err()
 		}

@@ -25,6 +25,7 @@ const (
 	startTime   = 30 * time.Second
 	answerTime  = 10 * time.Second // for the server within this process
 	lookEvery   = time.Second      // for who is invited and who is out, and who says too much
+	diskEvery   = 2 * time.Second  // for what cannot be written, and then for room
 	maxPayload  = 8 << 10          // bytes; a record has a few hundred
 	maxPending  = 8 << 20          // bytes that wait for one node
 	maxStore    = 2 << 30          // bytes on the disk
@@ -43,6 +44,8 @@ type Hub struct {
 	options server.Options // without users
 	own     nkeys.KeyPair  // by which the hub itself is let in
 	members members
+
+	diskError string // why nothing can be kept, as it was logged
 }
 
 // Open prepares a server that listens at HOST:PORT.
@@ -143,6 +146,8 @@ func (h *Hub) Run(ctx context.Context, ready func()) error {
 	ready()
 	look := time.NewTicker(lookEvery)
 	defer look.Stop()
+	disk := time.NewTicker(diskEvery)
+	defer disk.Stop()
 	for {
 		select {
 		case <-ctx.Done():
@@ -151,6 +156,8 @@ func (h *Hub) Run(ctx context.Context, ready func()) error {
 			h.lookForMembers()
 			h.forget(ctx)
 			h.enforceQuota(ctx, q)
+		case <-disk.C:
+			h.watchDisk()
 		}
 	}
 }
