@@ -3,6 +3,7 @@ module github.com/ringwall/ringwall/deploy
 go 1.26.0
 
 require (
+	github.com/CycloneDX/cyclonedx-go v0.12.0
 	github.com/google/nftables v0.3.1-0.20251119083706-1db35da82052
 	github.com/jsimonetti/rtnetlink/v2 v2.3.0
 	github.com/maxmind/mmdbwriter v1.2.0
