@@ -36,14 +36,20 @@ func releaseTree(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(changelog, append([]byte(releaseNews), older...), 0o644); err != nil {
-		t.Fatal(err)
-	}
+	write(t, changelog, releaseNews+string(older))
 	git(t, dir, "init", "-q")
+	git(t, dir, "commit", "-q", "--allow-empty", "-m", "Before")
 	git(t, dir, "add", "-A")
 	git(t, dir, "commit", "-q", "-m", "A release")
 	git(t, dir, "tag", "v"+releaseVersion)
 	return dir
+}
+
+func write(t *testing.T, file, text string) {
+	t.Helper()
+	if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // git runs with nobody's configuration, at the time of these tests.
@@ -70,12 +76,57 @@ func tryRelease(t *testing.T, tree string, env []string, args ...string) (string
 	return string(out), err
 }
 
+// TestRelease is refused what no release is. With RINGWALL_RELEASE=yes it makes one, too, and again at another place, which
+// takes a minute or two; TestPackages makes the packages of a tree each time.
 func TestRelease(t *testing.T) {
 	tree := releaseTree(t)
+	if os.Getenv("RINGWALL_RELEASE") != "" {
+		testRelease(t, tree)
+	}
+	for _, row := range []struct{ name, before, version, says string }{
+		{"no version", "", "v1.2.3", "allowed are versions such as"},
+		{"a tag that is not the version", "", "1.3.0", "this commit is v1.2.3, not v1.3.0"},
+		{"a file that is not committed", "touch new", releaseVersion, "git stash -u"},
+		{"a file that was changed", "rm new; echo >>README.md", releaseVersion, "git stash -u"},
+		{"a commit without a tag", "git commit -q -a -m later", "1.3.0", "this commit has no tag: git tag -a v1.3.0"},
+		{"the tag of another commit", "", releaseVersion, "git checkout v1.2.3"},
+		{"a version without a changelog", "git tag v1.3.0", "1.3.0", "write there what a user notices"},
+		{"two tags", "git tag v1.4.0", "1.3.0", "this commit is v1.3.0 v1.4.0"},
+	} {
+		t.Run(row.name+" is refused", func(t *testing.T) {
+			before := exec.CommandContext(t.Context(), "bash", "-euc", row.before)
+			before.Dir = tree
+			before.Env = append(os.Environ(), "GIT_AUTHOR_NAME=A", "GIT_AUTHOR_EMAIL=a@ringwall.example",
+				"GIT_COMMITTER_NAME=A", "GIT_COMMITTER_EMAIL=a@ringwall.example")
+			if out, err := before.CombinedOutput(); err != nil {
+				t.Fatalf("%s: %v\n%s", row.before, err, out)
+			}
+			dir := filepath.Join(t.TempDir(), "new")
+			if out, err := tryRelease(t, tree, nil, row.version, dir); err == nil || !strings.Contains(out, row.says) {
+				t.Errorf("%v, without %q:\n%s", err, row.says, out)
+			}
+			if _, err := os.Stat(dir); !os.IsNotExist(err) {
+				t.Errorf("it leaves a folder: %v", err)
+			}
+		})
+	}
+	if out, err := tryRelease(t, tree, nil, "-key", "", releaseVersion, filepath.Join(t.TempDir(), "new")); err == nil ||
+		!strings.Contains(out, "-key needs a fingerprint") {
+		t.Errorf("without a key, which was asked for: %v\n%s", err, out)
+	}
+}
+
+// testRelease makes one, and again at another place.
+func testRelease(t *testing.T, tree string) {
+	t.Helper()
 	key := newSigner(t, "The key <packages@ringwall.example>")
-	first, second := filepath.Join(t.TempDir(), "new"), t.TempDir()
-	if out, err := tryRelease(t, tree, []string{"GNUPGHOME=" + key.home}, "-key", key.fingerprint, releaseVersion,
-		first); err != nil {
+	first := filepath.Join(t.TempDir(), "new")
+	// What git ignores is no part of it, nor what this machine's Go is told besides.
+	write(t, filepath.Join(tree, ".git/info/exclude"), "broken.go\n")
+	write(t, filepath.Join(tree, "cmd/ringwall/broken.go"), "package broken\n")
+	git(t, tree, "branch", "v"+releaseVersion, "v"+releaseVersion+"~") // a branch that has the name of the tag
+	env := []string{"GNUPGHOME=" + key.home, "SOURCE_DATE_EPOCH=1", "RINGWALL_VERSION=9.9.9", "GOFLAGS=-tags=x"}
+	if out, err := tryRelease(t, tree, env, "-key", key.fingerprint, releaseVersion, first); err != nil {
 		t.Fatalf("release: %v\n%s", err, out)
 	}
 	t.Run("its checksums are signed, and name every file", func(t *testing.T) {
@@ -110,18 +161,9 @@ func TestRelease(t *testing.T) {
 		}
 	})
 	t.Run("again, from another place, it is the same bytes", func(t *testing.T) {
-		elsewhere := filepath.Join(t.TempDir(), "elsewhere")
+		elsewhere, second := filepath.Join(t.TempDir(), "elsewhere"), t.TempDir()
 		git(t, tree, "clone", "-q", tree, elsewhere)
-		// What git ignores is no part of it, nor what this machine's Go is told besides.
-		if err := os.WriteFile(filepath.Join(elsewhere, "cmd/ringwall/.gitignore"), []byte("*\n"), 0o644); err != nil {
-			t.Fatal(err)
-		}
-		broken := filepath.Join(elsewhere, "cmd/ringwall/broken.go")
-		if err := os.WriteFile(broken, []byte("package broken\n"), 0o644); err != nil {
-			t.Fatal(err)
-		}
-		if out, err := tryRelease(t, elsewhere, []string{"SOURCE_DATE_EPOCH=1", "RINGWALL_VERSION=9.9.9", "GOFLAGS=-tags=x"},
-			releaseVersion, second); err != nil {
+		if out, err := tryRelease(t, elsewhere, nil, releaseVersion, second); err != nil {
 			t.Fatalf("release: %v\n%s", err, out)
 		}
 		a, b := filepath.Join(first, "SHA256SUMS"), filepath.Join(second, "SHA256SUMS")
@@ -189,33 +231,6 @@ func TestRelease(t *testing.T) {
 			t.Errorf("notes.md:\n%s\nwant:\n%s", notes, want)
 		}
 	})
-	for _, row := range []struct{ name, before, version, says string }{
-		{"no version", "", "v1.2.3", "allowed are versions such as"},
-		{"a tag that is not the version", "", "1.3.0", "this commit is v1.2.3, not v1.3.0"},
-		{"a file that is not committed", "touch new", releaseVersion, "git stash -u"},
-		{"a file that was changed", "rm new; echo >>README.md", releaseVersion, "git stash -u"},
-		{"a commit without a tag", "git commit -q -a -m later", "1.3.0", "this commit has no tag: git tag -a v1.3.0"},
-		{"the tag of another commit", "", releaseVersion, "git checkout v1.2.3"},
-		{"a version without a changelog", "git tag v1.3.0", "1.3.0", "write there what a user notices"},
-		{"two tags", "git tag v1.4.0", "1.3.0", "this commit is v1.3.0 v1.4.0"},
-	} {
-		t.Run(row.name+" is refused", func(t *testing.T) {
-			before := exec.CommandContext(t.Context(), "bash", "-euc", row.before)
-			before.Dir = tree
-			before.Env = append(os.Environ(), "GIT_AUTHOR_NAME=A", "GIT_AUTHOR_EMAIL=a@ringwall.example",
-				"GIT_COMMITTER_NAME=A", "GIT_COMMITTER_EMAIL=a@ringwall.example")
-			if out, err := before.CombinedOutput(); err != nil {
-				t.Fatalf("%s: %v\n%s", row.before, err, out)
-			}
-			dir := filepath.Join(t.TempDir(), "new")
-			if out, err := tryRelease(t, tree, nil, row.version, dir); err == nil || !strings.Contains(out, row.says) {
-				t.Errorf("%v, without %q:\n%s", err, row.says, out)
-			}
-			if _, err := os.Stat(dir); !os.IsNotExist(err) {
-				t.Errorf("it leaves a folder: %v", err)
-			}
-		})
-	}
 	if out, err := tryRelease(t, tree, nil, releaseVersion, first); err == nil ||
 		!strings.Contains(out, "give a folder that is new") {
 		t.Errorf("into a release that is there: %v\n%s", err, out)
