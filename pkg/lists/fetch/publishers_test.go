@@ -77,8 +77,8 @@ func dropList(day, n int) string {
 	for i := range n {
 		fmt.Fprintf(&b, `{"cidr":"198.18.%d.0/24","sblid":"SBL%d","rir":"ripencc"}`+"\n", i, i)
 	}
-	fmt.Fprintf(&b, `{"type":"metadata","timestamp":%d,"size":%d,"records":%d,"copyright":"(c) 2026 The Spamhaus Project SLU",`+
-		`"terms":"https://www.spamhaus.org/drop/terms/"}`+"\n", 1778025600+day*86400, b.Len(), n)
+	fmt.Fprintf(&b, `{"type":"metadata","timestamp":%d,"size":%d,"records":%d,`+
+		`"copyright":"(c) 2026 The Spamhaus Project SLU","terms":"https://www.spamhaus.org/drop/terms/"}`+"\n", 1778025600+day*86400, b.Len(), n)
 	return b.String()
 }
 
