@@ -97,6 +97,10 @@ type UnbanRequest struct {
 	All    bool
 	Grace  time.Duration // no new automatic ban of these sources for so long; 0 to [MaxDuration]
 	By     Peer
+
+	// Fleet lifts them at all nodes of the fleet, Here at this one alone. Without either it is as fleet.unban says, and
+	// All is here.
+	Fleet, Here bool
 }
 
 // mayLiftMany reports whether there may be hundreds of thousands of bans to lift.
@@ -113,7 +117,20 @@ type UnbanResult struct {
 	Restrictions     []ban.Restriction `json:"restrictions,omitempty"`
 	RestrictionCount int               `json:"restriction_count,omitempty"`
 	Note             string            `json:"note,omitempty"`
+
+	Origins   []string `json:"origins,omitempty"` // nodes of the fleet on whose word it was banned, some of them
+	Reach     Reach    `json:"reach,omitempty"`
+	FleetNote string   `json:"fleet_note,omitempty"`
 }
+
+// Reach says where somebody is unbanned.
+type Reach string
+
+// The values of Reach; without a fleet there is none.
+const (
+	ReachFleet Reach = "fleet" // at all nodes of the fleet
+	ReachHere  Reach = "here"  // at this node alone
+)
 
 // AllowRequest adds an entry to the allow list or removes one that was added by hand.
 type AllowRequest struct {

@@ -105,7 +105,7 @@ func (c *Client) Ban(ctx context.Context, req BanRequest) (BanResult, error) {
 
 // Unban lifts bans; By is left to the kernel. It returns once packets pass.
 func (c *Client) Unban(ctx context.Context, req UnbanRequest) (UnbanResult, error) {
-	body := unbanBody{All: req.All, Grace: secondsOrNil(req.Grace)}
+	body := unbanBody{All: req.All, Grace: secondsOrNil(req.Grace), Fleet: req.Fleet, Here: req.Here}
 	switch {
 	case req.Flow.IsValid():
 		body.Flow = req.Flow.String()

@@ -254,12 +254,14 @@ func (s *Server) serveUnban(w http.ResponseWriter, r *http.Request, _ url.Values
 	if err := readBody(r, &body); err != nil {
 		return err
 	}
-	req := UnbanRequest{All: body.All, By: peerFrom(r.Context()).withUserName()}
+	req := UnbanRequest{All: body.All, Fleet: body.Fleet, Here: body.Here, By: peerFrom(r.Context()).withUserName()}
 	var err error
 	switch {
 	case body.All && body.Prefix != "":
 		return Invalid("one of them", "prefix and all are both given")
-	case body.Flow != "" && (body.All || body.Prefix != "" || body.Grace != nil):
+	case body.Fleet && body.Here:
+		return Invalid("one of them", "fleet and here are both given")
+	case body.Flow != "" && (body.All || body.Prefix != "" || body.Grace != nil || body.Fleet || body.Here):
 		return Invalid("the flow alone", "flow is given with something else")
 	case body.Flow != "":
 		if req.Flow, err = ParseFlow(body.Flow); err != nil {
@@ -291,7 +293,7 @@ func (s *Server) serveUnban(w http.ResponseWriter, r *http.Request, _ url.Values
 		target = req.Flow.String()
 	}
 	s.logChange(r, "unban", err, req.By, "prefix", target, "grace", req.Grace, "count", res.Count, "restrictions",
-		res.RestrictionCount)
+		res.RestrictionCount, "reach", string(res.Reach))
 	if err != nil {
 		return err
 	}
@@ -370,6 +372,8 @@ type unbanBody struct {
 	Flow   string   `json:"flow,omitempty"`
 	All    bool     `json:"all,omitempty"`
 	Grace  *float64 `json:"grace_seconds,omitempty"`
+	Fleet  bool     `json:"fleet,omitempty"`
+	Here   bool     `json:"here,omitempty"`
 }
 
 type allowBody struct {

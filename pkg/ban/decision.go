@@ -30,6 +30,7 @@ type Decision struct {
 	Duration  time.Duration // of the ban, grace or trust; 0 where none applies
 	PBX       string        // name of the Asterisk
 	Origin    string        // the node of the fleet that told of it; empty: this one
+	Here      bool          // of an unban by a person: for this node alone; not in the decision line
 	Detail    string        // for a person: what happened, without bytes from the wire
 	Place                   // of Source, else of Prefix; filled in when it is shown
 }

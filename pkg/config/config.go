@@ -305,7 +305,17 @@ type Fleet struct {
 	MaxPrefix       MaxPrefix `yaml:"max_prefix"`
 	MaxRecords      int       `yaml:"max_records"` // of one node
 	Rate            int       `yaml:"rate"`        // records a minute of one node
+	Unban           Reach     `yaml:"unban"`
 }
+
+// Reach is where a person unbans who does not say where.
+type Reach string
+
+// The values of unban.
+const (
+	UnbanFleet Reach = "fleet" // at all nodes
+	UnbanHere  Reach = "here"  // at this one alone
+)
 
 // FleetTLS is the encryption of the connection to a fleet's servers.
 type FleetTLS struct {

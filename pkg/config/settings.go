@@ -547,12 +547,17 @@ func allSettings() []setting {
 			meaning: "Bits of IPv6: {least} to {most}.",
 			reason:  "as wide as the networks that Ringwall bans by itself"},
 		{path: "fleet.max_records", byDefault: 50_000, allowed: inBounds(100, 1_000_000),
-			meaning: "How many things one node may have told that are still true: {least} to {most}; all nodes together, " +
-				"twenty times as many. More are refused, and told of.",
-			reason: "a botnet's addresses; some 20 MB of memory for a node that tells so many"},
+			meaning: "How many bans one node may have told that are still true, and how many other things: {least} to {most}; " +
+				"all nodes together, twenty times as many. More are refused, and told of.",
+			reason: "a botnet's addresses; some 20 MB of memory for a node that tells so many bans"},
 		{path: "fleet.rate", byDefault: 6000, allowed: inBounds(1, 1_000_000),
-			meaning: "How many things a minute one node may tell, once it has told max_records: {least} to {most}.",
-			reason:  "a hundred new attackers a second"},
+			meaning: "How many things a minute one node may tell, once it has told max_records: {least} to {most}; " +
+				"bans, and as many other things.",
+			reason: "a hundred new attackers a second"},
+		{path: "fleet.unban", byDefault: UnbanFleet, allowed: oneOf(UnbanFleet, UnbanHere),
+			meaning: "Where ringwall unban and the status page let an address in: at all nodes of the fleet, or here alone. " +
+				"--fleet and --here say it for one unban.",
+			reason: "a customer who is let in at one site goes to the next one"},
 
 		{path: "metrics",
 			meaning: "Prometheus' metrics, and a page for people."},

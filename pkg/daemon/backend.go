@@ -251,6 +251,8 @@ func (b backend) Unban(ctx context.Context, req api.UnbanRequest) (api.UnbanResu
 	}
 	at := b.pipeline.Clock().Now()
 	pardon := engine.NewPardon(within, req.Grace)
+	pardon.Here = b.fleet.unbansHere(&req)
+	unsaid := b.fleet.unsaid()
 	result := api.UnbanResult{Removed: []netip.Prefix{}}
 	unsaved := 0
 	// first: what is taken over from now on is let in as well
@@ -277,12 +279,12 @@ func (b backend) Unban(ctx context.Context, req api.UnbanRequest) (api.UnbanResu
 	}
 	slices.SortFunc(result.Removed, func(a, b netip.Prefix) int { return cmp.Compare(a.String(), b.String()) })
 	result.Note = b.awaitDisk(ctx)
-	graceEnd := time.Time{}
 	if req.Grace > 0 {
-		graceEnd = at.Add(req.Grace)
+		graceEnd := at.Add(req.Grace)
 		result.Grace = &graceEnd
 	}
-	b.fleet.unban(graceEnd, within, source)
+	result.Origins = pardon.Origins
+	b.fleet.unban(&req, &result, unsaid, pardon.Here, within, source)
 	if result.Count == 0 && result.RestrictionCount == 0 && !req.All {
 		result.Note = "nothing banned it"
 		if pardon.Observed {

@@ -34,8 +34,8 @@ const (
 	fleetInterval = 5 * time.Minute
 	// fleetFirst is how often it is looked whether what this node knew before can be told.
 	fleetFirst = time.Second
-	// forgottenFile is in the folder of the state.
-	forgottenFile = "fleet-forgotten.json"
+	// fleetFile is in the folder of the state.
+	fleetFile = "fleet.json"
 )
 
 // fleetNode is this node's part in a fleet, if it has one.
@@ -102,7 +102,7 @@ func (n *fleetNode) open() (opened, error) {
 		}
 	}
 	if state := n.daemon.config.currentConfig().State.Path; state != "" {
-		c.ForgottenFile = filepath.Join(filepath.Dir(state), forgottenFile)
+		c.KeptFile = filepath.Join(filepath.Dir(state), fleetFile)
 	}
 	f := fleet.New(c)
 	n.current.Store(f)
@@ -150,23 +150,82 @@ func tellUnban(f *fleet.Fleet, d *ban.Decision) {
 		if d.Duration > 0 {
 			grace = d.Time.Add(d.Duration)
 		}
-		f.Unban(d.Prefix, grace)
+		if d.Here {
+			f.UnbanHere(d.Prefix)
+		} else {
+			f.Unban(d.Prefix, grace)
+		}
 	default:
 		f.Withdraw(record.Ban, d.Prefix)
 	}
 }
 
-// unban tells the fleet that a person unbanned prefixes, whether or not anything banned them here.
-func (n *fleetNode) unban(grace time.Time, prefixes ...netip.Prefix) {
+// unbansHere says whether a person's unban is for this node alone: as asked for, or as the configuration says. All bans
+// at once are lifted elsewhere only where that is asked for.
+func (n *fleetNode) unbansHere(req *api.UnbanRequest) bool {
 	f := n.current.Load()
-	if f == nil {
+	switch {
+	case f == nil || !f.SharesBans() || req.Here:
+		return true
+	case req.Fleet:
+		return false
+	}
+	return req.All || n.daemon.config.currentConfig().Fleet.Unban == config.UnbanHere
+}
+
+// unban tells the fleet that a person unbanned prefixes, whether or not anything banned them here, and says in the
+// result whom that reaches.
+func (n *fleetNode) unban(
+	req *api.UnbanRequest, result *api.UnbanResult, unsaidBefore uint64, here bool, prefixes ...netip.Prefix,
+) {
+	f := n.current.Load()
+	switch {
+	case f == nil && req.Fleet:
+		result.FleetNote = "this node is in no fleet"
 		return
+	case f == nil:
+		return
+	case req.Fleet && here:
+		result.FleetNote = "fleet.share leaves bans out: the other nodes are not told"
+	}
+	grace := time.Time{}
+	if result.Grace != nil {
+		grace = *result.Grace
 	}
 	for _, p := range prefixes {
-		if p.IsValid() {
+		switch {
+		case !p.IsValid():
+		case here:
+			f.UnbanHere(p)
+		default:
 			f.Unban(p, grace)
 		}
 	}
+	if here {
+		result.Reach = api.ReachHere
+		if err := f.SaveKept(); err != nil {
+			result.FleetNote = "that it is let in here is known until the daemon ends: " + err.Error()
+		}
+		return
+	}
+	result.Reach = api.ReachFleet
+	s := f.Status()
+	switch {
+	case s.Unsaid > unsaidBefore:
+		most := n.daemon.config.currentConfig().Fleet.MaxRecords
+		result.FleetNote = fmt.Sprintf("%d were not told to the fleet, which takes no more than fleet.max_records (%d) "+
+			"of one node; the other nodes keep those bans", s.Unsaid-unsaidBefore, most)
+	case !s.Connected:
+		result.FleetNote = "the fleet's servers cannot be reached: other nodes let it in once they can"
+	}
+}
+
+// unsaid is how much was not told to the fleet so far.
+func (n *fleetNode) unsaid() uint64 {
+	if f := n.current.Load(); f != nil {
+		return f.Status().Unsaid
+	}
+	return 0
 }
 
 // allow tells the fleet what a person allows until a time, without one for good, or does no more.

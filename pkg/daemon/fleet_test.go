@@ -314,3 +314,57 @@ func TestWhatAStolenNodeSaidDies(t *testing.T) {
 		}
 	}
 }
+
+// A person lets somebody in at one node alone, where that is asked for or configured; all are let in elsewhere only
+// where it is asked for.
+func TestAnUnbanAtOneNodeAlone(t *testing.T) {
+	hub := startHub(t, t.TempDir(), -1)
+	a := newRig(t, inFleet(hub.ClientURL(), "a"))
+	b := newRig(t, inFleet(hub.ClientURL(), "b"), func(c *config.Config) { c.Fleet.Unban = config.UnbanHere })
+	a.until("a is in touch", a.inTouch)
+	b.until("b is in touch", b.inTouch)
+	for _, who := range []string{"198.51.100.7", "198.51.100.8", "198.51.100.9", "198.51.100.10"} {
+		a.attack("IPV4/TLS/" + who + "/5071")
+		b.await(ban.ActionBan, who+"/32")
+	}
+	prefix := netip.MustParsePrefix
+	isBanned := func(r *rig, who string) bool { _, ok := r.inKernel(firewall.Ban, who+"/32"); return ok }
+	want := func(res api.UnbanResult, err error, reach api.Reach, origins ...string) {
+		t.Helper()
+		if err != nil || res.Count != 1 || res.Reach != reach || !slices.Equal(res.Origins, origins) ||
+			res.FleetNote != "" {
+			t.Errorf("unbanned: %+v, %v", res, err)
+		}
+	}
+	res, err := b.client.Unban(t.Context(), api.UnbanRequest{Prefix: prefix("198.51.100.7/32")}) // as b is configured
+	want(res, err, api.ReachHere, "a")
+	res, err = a.client.Unban(t.Context(), api.UnbanRequest{Prefix: prefix("198.51.100.8/32"), Here: true})
+	want(res, err, api.ReachHere)
+	res, err = b.client.Unban(t.Context(), api.UnbanRequest{Prefix: prefix("198.51.100.9/32"), Fleet: true})
+	want(res, err, api.ReachFleet, "a")
+	a.await(ban.ActionUnban, "198.51.100.9/32") // what was said before that is known as well
+	for who, banned := range map[string][2]bool{"198.51.100.7": {true, false}, "198.51.100.8": {false, true},
+		"198.51.100.9": {false, false}, "198.51.100.10": {true, true}} {
+		if got := [2]bool{isBanned(a, who), isBanned(b, who)}; got != banned {
+			t.Errorf("%s is banned at a and b: %v, want %v", who, got, banned)
+		}
+	}
+	b.stop() // what b was told for itself alone holds after a restart
+	b.decisions = nil
+	b.start()
+	b.until("b is in touch", b.inTouch)
+	a.attack("IPV4/TLS/198.51.100.11/5071")
+	b.await(ban.ActionBan, "198.51.100.11/32")
+	if isBanned(b, "198.51.100.7") {
+		t.Error("after a restart b bans whom a person let in")
+	}
+
+	res, err = b.client.Unban(t.Context(), api.UnbanRequest{All: true})
+	if err != nil || res.Count != 3 || res.Reach != api.ReachHere {
+		t.Errorf("all: %+v, %v", res, err)
+	}
+	res, err = a.client.Unban(t.Context(), api.UnbanRequest{All: true, Fleet: true})
+	if err != nil || res.Count != 3 || res.Reach != api.ReachFleet || res.FleetNote != "" {
+		t.Errorf("all at all nodes: %+v, %v", res, err)
+	}
+}

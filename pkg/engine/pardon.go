@@ -2,6 +2,7 @@ package engine
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/ringwall/ringwall/pkg/ban"
@@ -23,9 +24,15 @@ type Pardon struct {
 	Graces []ban.Grace
 	// Restrictions are what was cut or slow until the last step.
 	Restrictions []ban.Restriction
+	// Here says that it is for this node alone, whatever other nodes of the fleet do.
+	Here bool
+	// Origins are the nodes of the fleet on whose word there were bans that ended, at most maxOrigins.
+	Origins []string
 	// Observed says that a ban was met which was not enforced.
 	Observed bool
 }
+
+const maxOrigins = 20
 
 // NewPardon begins to end every ban within a prefix and every ban of a network that covers it or, where the prefix is
 // not valid, every ban, and what is cut or slow there; see Unban about grace. Who is banned after the first step stays
@@ -113,7 +120,13 @@ func (e *Engine) endPardonedBan(p *Pardon, b *activeBan, out []ban.Decision) []b
 		p.Observed = true
 	} else {
 		d := e.unbanDecision(b, ban.ReasonManual)
-		d.Duration = p.grace
+		d.Duration, d.Here = p.grace, p.Here
+		if b.origin != "" {
+			d.Detail = "as seen by " + b.origin
+			if !slices.Contains(p.Origins, b.origin) && len(p.Origins) < maxOrigins {
+				p.Origins = append(p.Origins, b.origin)
+			}
+		}
 		out = append(out, d)
 	}
 	// A person who lets an address in has not vouched for the network that it is in.

@@ -23,7 +23,7 @@ type Config struct {
 	Node            string                         // of this one
 	Limits          record.Limits
 	Share, Accept   []record.Kind
-	ForgottenFile   string // keeps whom this node alone was told to forget; empty: nothing does
+	KeptFile        string // keeps over a restart what persons decided for this node alone; empty: nothing does
 
 	Log *slog.Logger
 	Now func() time.Time // nil: time.Now
@@ -37,15 +37,16 @@ type Fleet struct {
 
 	mu      sync.Mutex // of all below
 	book    *record.Book
-	outbox  map[record.Key]record.Record // that the server has not confirmed
-	changed map[netip.Prefix]struct{}    // see TakeChanged
-	unsaid  uint64                       // records that Limits kept back
+	outbox  outbox
+	changed map[netip.Prefix]struct{} // see TakeChanged
+	unsaid  uint64                    // records that Limits kept back
 	status  Status
 	stream  time.Time // when the stream was made that status.Sequence is about
 
 	forgotten map[string]mark     // see Forget
 	voided    map[string]struct{} // see TakeForgotten
-	saving    sync.Mutex          // of who writes ForgottenFile
+	unsaved   bool                // what is to be kept has changed
+	saving    sync.Mutex          // of who writes KeptFile
 
 	toSend    chan struct{} // something is in the outbox, or it is time to try again
 	hasChange chan struct{} // something is in changed
@@ -59,7 +60,7 @@ func New(cfg Config) *Fleet {
 	}
 	return &Fleet{cfg: cfg, log: cfg.Log, book: record.New(cfg.Node, cfg.Limits), forgotten: make(map[string]mark),
 		voided: make(map[string]struct{}),
-		outbox: make(map[record.Key]record.Record), changed: make(map[netip.Prefix]struct{}),
+		outbox: newOutbox(cfg.Limits), changed: make(map[netip.Prefix]struct{}),
 		toSend: make(chan struct{}, 1), hasChange: make(chan struct{}, 1), fetch: make(chan struct{}, 1)}
 }
 
@@ -92,10 +93,10 @@ func (f *Fleet) Say(list ...record.Record) {
 			f.log.Debug("not told to the fleet", "record", r.String(), "err", err)
 		}
 		if changed {
-			f.outbox[r.Key] = r
+			f.outbox.put(r)
 		}
 	}
-	if len(f.outbox) > 0 {
+	if f.outbox.len() > 0 {
 		mailbox.Signal(f.toSend)
 	}
 }
@@ -114,28 +115,40 @@ func (f *Fleet) Withdraw(kind record.Kind, p netip.Prefix) {
 // Unban has the fleet's bans of exactly this prefix lifted: everywhere, where bans are shared, else here. until is how
 // long whoever was unbanned is to be left in peace; the zero time where he is judged anew.
 func (f *Fleet) Unban(p netip.Prefix, until time.Time) {
+	if !f.SharesBans() {
+		f.UnbanHere(p)
+		return
+	}
 	f.mu.Lock()
 	now := f.cfg.Now()
 	end := f.book.LastEnd(p)
 	if least := now.Add(leastUnban); end.Before(least) {
 		end = least
 	}
-	unban := record.Record{Key: record.Key{Node: f.cfg.Node, Kind: record.Unban, Prefix: p.Masked()}, Until: end}
-	shared := slices.Contains(f.cfg.Share, record.Ban)
-	if !shared {
-		unban.Made = f.book.Stamp(now, unban.Prefix)
-		if changed, _ := f.book.PutOwn(now, unban); changed {
-			f.changed[unban.Prefix] = struct{}{}
-			mailbox.Signal(f.hasChange)
-		}
-	}
 	f.mu.Unlock()
-	if shared {
-		f.Say(unban)
-		if until.After(now) {
-			f.Say(record.Record{Key: record.Key{Kind: record.Grace, Prefix: p}, Until: until})
-		}
+	f.Say(record.Record{Key: record.Key{Kind: record.Unban, Prefix: p}, Until: end})
+	if until.After(now) {
+		f.Say(record.Record{Key: record.Key{Kind: record.Grace, Prefix: p}, Until: until})
 	}
+}
+
+// SharesBans says whether the others are told of bans and unbans.
+func (f *Fleet) SharesBans() bool { return slices.Contains(f.cfg.Share, record.Ban) }
+
+// UnbanHere has the fleet's bans of exactly this prefix lifted at this node alone, until something new is said.
+func (f *Fleet) UnbanHere(p netip.Prefix) {
+	p = p.Masked()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	now := f.cfg.Now()
+	end := f.book.LastEnd(p)
+	if least := now.Add(leastUnban); end.Before(least) {
+		end = least
+	}
+	f.book.LiftHere(p, record.Lift{Made: f.book.Stamp(now, p), Until: end.UTC().Round(0)})
+	f.unsaved = true
+	f.changed[p] = struct{}{}
+	mailbox.Signal(f.hasChange)
 }
 
 // leastUnban is how long an unban lasts at least, for bans that are on their way.
@@ -202,7 +215,7 @@ func (f *Fleet) Status() Status {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	s := f.status
-	s.Records, s.Waiting, s.Unsaid, s.Nodes = f.book.Len(), len(f.outbox), f.unsaid, f.book.Nodes()
+	s.Records, s.Waiting, s.Unsaid, s.Nodes = f.book.Len(), f.outbox.len(), f.unsaid, f.book.Nodes()
 	return s
 }
 

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -477,4 +478,68 @@ func BenchmarkBan(b *testing.B) {
 	slices.Sort(times)
 	b.ReportMetric(float64(times[len(times)/2].Microseconds()), "p50-µs")
 	b.ReportMetric(float64(times[len(times)*99/100].Microseconds()), "p99-µs")
+}
+
+// A person's word for one node alone: that node lets in whom others saw, over restarts, and they do not hear of it.
+func TestAnUnbanForOneNodeAlone(t *testing.T) {
+	s := startServer(t, t.TempDir(), -1, nil)
+	cfg := configOf(s.ClientURL(), "a")
+	cfg.KeptFile = filepath.Join(t.TempDir(), "fleet.json")
+	a, stop := run(t, cfg)
+	b, _ := run(t, configOf(s.ClientURL(), "b"))
+	b.Say(banOf(address(1)), banOf(address(2)))
+	await(t, a, "a knows", func() bool { return len(banned(a)) == 2 })
+	a.UnbanHere(address(1))
+	if bans(a, address(1)) {
+		t.Error("it is not let in")
+	}
+	stop()
+	a, _ = run(t, cfg)
+	await(t, a, "a is back", func() bool { return a.Status().CaughtUp })
+	if got := banned(a); !slices.Equal(got, []netip.Prefix{address(2)}) {
+		t.Errorf("after a restart a bans %v", got)
+	}
+	b.Say(banOf(address(1)))
+	await(t, a, "who is seen again is banned again", func() bool { return bans(a, address(1)) })
+	a.Say(banOf(address(3)))
+	await(t, b, "b hears a", func() bool { return bans(b, address(3)) })
+	if !bans(b, address(1)) {
+		t.Error("b hears what is for a alone")
+	}
+}
+
+// A node that has more to say than the others take of one says what lets somebody in first, and the rest as they take it.
+func TestANodeSpeaksAsOthersListen(t *testing.T) {
+	s := startServer(t, t.TempDir(), -1, nil)
+	cfg := configOf(s.ClientURL(), "a")
+	cfg.Limits.Records, cfg.Limits.Rate = 250, 1200 // 20 a second
+	a := fleet.New(cfg)
+	for i := range 250 {
+		a.Say(banOf(address(i)))
+	}
+	for i := range 250 {
+		a.Unban(address(i), time.Time{})
+		a.Say(banOf(address(i)))
+	}
+	if s := a.Status(); s.Waiting != 500 || s.Unsaid != 0 {
+		t.Errorf("%d wait, %d are unsaid: bans leave no room for unbans", s.Waiting, s.Unsaid)
+	}
+	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
+	ended := make(chan error, 1)
+	other := cfg
+	other.Node = "b"
+	b, _ := run(t, other)
+	await(t, b, "b is there", func() bool { return b.Status().CaughtUp })
+	go func() { ended <- a.Run(ctx) }()
+	t.Cleanup(func() { cancel(); <-ended })
+	await(t, a, "all is said", func() bool { return a.Status().CaughtUp && a.Status().Waiting == 0 })
+	await(t, b, "all is heard", func() bool { return b.Status().Records == a.Status().Records })
+	for _, n := range b.Status().Nodes {
+		if n.RefusedCount() > 0 {
+			t.Errorf("refused of %s: %v", n.Name, n.Refused)
+		}
+	}
+	if got := banned(b); !slices.Equal(got, banned(a)) {
+		t.Errorf("b bans %d, a %d", len(got), len(banned(a)))
+	}
 }

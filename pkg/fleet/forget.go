@@ -2,12 +2,8 @@ package fleet
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
-	"io/fs"
 	"maps"
-	"os"
 	"slices"
 	"time"
 
@@ -16,7 +12,6 @@ import (
 
 	"github.com/ringwall/ringwall/pkg/fleet/record"
 	"github.com/ringwall/ringwall/pkg/mailbox"
-	"github.com/ringwall/ringwall/pkg/store"
 )
 
 // mark is up to where what a node said is void here: in the stream that was made at a time, up to a number. Without a
@@ -36,8 +31,9 @@ func (f *Fleet) Forget(node string) (prefixes int, err error) {
 	}
 	about := f.book.Forget(node)
 	f.changedLocked(about)
+	f.unsaved = true
 	f.mu.Unlock()
-	return len(about), f.saveForgotten()
+	return len(about), f.SaveKept()
 }
 
 // void takes the operator's word that what a node has said so far is void, everywhere. It says whether it is news. Of
@@ -80,60 +76,12 @@ func (f *Fleet) isForgottenLocked(node string, seq uint64) bool {
 // was not known.
 func (f *Fleet) resolveForgotten(stream time.Time, last uint64) {
 	f.mu.Lock()
+	defer f.mu.Unlock()
 	f.stream = stream
-	resolved := false
 	for node, m := range f.forgotten {
 		if m.Stream.IsZero() {
 			f.forgotten[node] = mark{Stream: stream, Sequence: last}
-			resolved = true
-		}
-	}
-	f.mu.Unlock()
-	if !resolved {
-		return
-	}
-	if err := f.saveForgotten(); err != nil {
-		f.log.Warn("whom this node was told to forget is known until it ends", "err", err)
-	}
-}
-
-func (f *Fleet) saveForgotten() error {
-	if f.cfg.ForgottenFile == "" {
-		return nil
-	}
-	f.saving.Lock()
-	defer f.saving.Unlock()
-	f.mu.Lock()
-	data, err := json.MarshalIndent(f.forgotten, "", "  ")
-	f.mu.Unlock()
-	if err != nil {
-		return err
-	}
-	return store.WriteFile(f.cfg.ForgottenFile, append(data, '\n'), false)
-}
-
-// readForgotten reads whom this node was told to forget before it was started.
-func (f *Fleet) readForgotten() {
-	if f.cfg.ForgottenFile == "" {
-		return
-	}
-	data, err := os.ReadFile(f.cfg.ForgottenFile)
-	if errors.Is(err, fs.ErrNotExist) {
-		return
-	}
-	before := make(map[string]mark)
-	if err == nil {
-		err = json.Unmarshal(data, &before)
-	}
-	if err != nil {
-		f.log.Warn("whom this node was told to forget cannot be read", "file", f.cfg.ForgottenFile, "err", err)
-		return
-	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	for node, m := range before {
-		if _, ok := f.forgotten[node]; !ok && record.IsName(node) {
-			f.forgotten[node] = m
+			f.unsaved = true
 		}
 	}
 }

@@ -69,7 +69,7 @@ func TestWhatOneNodeForgets(t *testing.T) {
 	port := freePort(t)
 	url := fmt.Sprintf("nats://127.0.0.1:%d", port)
 	cfg := configOf(url, "a")
-	cfg.ForgottenFile = filepath.Join(t.TempDir(), "forgotten.json")
+	cfg.KeptFile = filepath.Join(t.TempDir(), "fleet.json")
 	dir := t.TempDir()
 	s := startServer(t, dir, port, nil)
 	a, stop := run(t, cfg)

@@ -73,7 +73,8 @@ var errNewCredentials = errors.New("there are new credentials")
 
 // Run keeps the node in touch until ctx ends. It fails only where no attempt could ever succeed.
 func (f *Fleet) Run(ctx context.Context) error {
-	f.readForgotten()
+	f.readKept()
+	defer f.trySaveKept()
 	for {
 		l := &link{Fleet: f}
 		if err := l.run(ctx); !errors.Is(err, errNewCredentials) {
@@ -254,6 +255,7 @@ func (l *link) receiveAll(ctx context.Context, live <-chan *nats.Msg, closed <-c
 			catchUp()
 		case <-tick.C:
 			l.expire()
+			l.trySaveKept()
 			if l.hasNewCredentials() {
 				return errNewCredentials
 			}
@@ -372,7 +374,7 @@ func (l *link) catchUp(ctx context.Context) error {
 	if fresh {
 		for _, r := range l.book.Own(l.cfg.Now()) {
 			if at, ok := stored[r.Key]; slices.Contains(l.cfg.Share, r.Kind) && (!ok || at.Before(r.Made)) {
-				l.outbox[r.Key] = r
+				l.outbox.put(r)
 			}
 		}
 	}
@@ -506,20 +508,16 @@ func (f *Fleet) knowsStream() bool {
 // sendSome sends some of the outbox, and takes out what the server has.
 func (l *link) sendSome(ctx context.Context) (more bool, err error) {
 	l.mu.Lock()
-	batch := make([]record.Record, 0, min(sendBatch, len(l.outbox)))
-	for key, r := range l.outbox {
-		if len(batch) == sendBatch {
-			break
-		}
-		if !r.Until.IsZero() && l.cfg.Now().After(r.Until) {
-			delete(l.outbox, key)
-			continue
-		}
-		batch = append(batch, r)
-	}
+	batch, waits := l.outbox.next(l.cfg.Now(), sendBatch), l.outbox.len() > 0
 	l.mu.Unlock()
+	if len(batch) == 0 && waits { // until others take more of this node
+		select {
+		case <-time.After(time.Second):
+		case <-ctx.Done():
+		}
+	}
 	if len(batch) == 0 {
-		return false, nil
+		return waits, nil
 	}
 	futures := make([]jetstream.PubAckFuture, 0, len(batch))
 	for _, r := range batch {
@@ -558,14 +556,12 @@ func (l *link) sendSome(ctx context.Context) (more bool, err error) {
 	if err == nil && strings.HasPrefix(l.status.Error, "send: ") {
 		l.status.Error = ""
 	}
-	return len(l.outbox) > 0, err
+	return l.outbox.len() > 0, err
 }
 
 // confirm takes out of the outbox what the server has, unless there is a later word.
 func (f *Fleet) confirm(r record.Record) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.outbox[r.Key].Made.Equal(r.Made) {
-		delete(f.outbox, r.Key)
-	}
+	f.outbox.confirm(r)
 }

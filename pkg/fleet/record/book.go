@@ -3,6 +3,7 @@ package record
 import (
 	"container/heap"
 	"errors"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -30,8 +31,8 @@ type Limits struct {
 	Quorum   int     // nodes that must have seen what could be forged
 	IPv4Bits int     // of the widest prefix
 	IPv6Bits int     // of the widest prefix
-	Rate     float64 // records a minute of one node, once it has used up Records
-	Records  int     // of one node that are kept
+	Rate     float64 // records a minute of one node, once it has used up Records; of bans, and of the others
+	Records  int     // bans of one node that are kept, and as many others: so an unban finds room where a ban does not
 	Nodes    int     // that are kept
 }
 
@@ -43,20 +44,44 @@ type Book struct {
 	nodes   map[string]*node
 	ends    ends
 	total   int // records in entries
+	lifts   map[netip.Prefix]Lift
+}
+
+// Lift is a person's word that whoever was banned is let in at this node alone: it beats the bans that were made before
+// it, and nobody else is told.
+type Lift struct {
+	Made  time.Time `json:"made"`
+	Until time.Time `json:"until"` // when it can be forgotten
 }
 
 // node is what is known of a node.
 type node struct {
-	records  int
-	budget   float64   // records that it may send now
-	budgetAt time.Time // when that was filled up
-	heard    time.Time
-	refused  map[string]uint64 // by the error's text
+	records int       // all of them
+	bans    int       // among them
+	budgets [2]Budget // of bans, and of the others
+	heard   time.Time
+	refused map[string]uint64 // by the error's text
+}
+
+func (n *node) add(k Kind, count int) {
+	n.records += count
+	if k == Ban {
+		n.bans += count
+	}
+}
+
+// count is how many records there are that Limits.Records bounds together with those of a kind.
+func (n *node) count(k Kind) int {
+	if k == Ban {
+		return n.bans
+	}
+	return n.records - n.bans
 }
 
 // New returns a Book of the node named self.
 func New(self string, l Limits) *Book {
-	return &Book{self: self, limits: l, entries: make(map[netip.Prefix][]Record), nodes: make(map[string]*node)}
+	return &Book{self: self, limits: l, entries: make(map[netip.Prefix][]Record), nodes: make(map[string]*node),
+		lifts: make(map[netip.Prefix]Lift)}
 }
 
 // Self is this node.
@@ -69,7 +94,8 @@ func (b *Book) nodeNamed(now time.Time, name string) *node {
 		if len(b.nodes) >= b.limits.Nodes && name != b.self {
 			return nil
 		}
-		n = &node{budget: float64(b.limits.Records), budgetAt: now}
+		share := Budget{Most: float64(b.limits.Records), Rate: b.limits.Rate}
+		n = &node{budgets: [2]Budget{share, share}}
 		b.nodes[name] = n
 	}
 	return n
@@ -90,7 +116,7 @@ func (b *Book) Put(now time.Time, r Record) (changed bool, err error) {
 	if now.After(n.heard) {
 		n.heard = now
 	}
-	if err := b.charge(now, n); err != nil {
+	if err := n.charge(now, r.Kind); err != nil {
 		n.refuse(err)
 		return false, err
 	}
@@ -124,7 +150,7 @@ func (b *Book) put(now time.Time, n *node, r Record, i int) (changed bool) {
 		b.entries[r.Prefix][i] = r
 	} else {
 		b.entries[r.Prefix] = append(b.entries[r.Prefix], r)
-		n.records++
+		n.add(r.Kind, 1)
 		b.total++
 	}
 	if !r.Until.IsZero() {
@@ -148,15 +174,15 @@ func (n *node) refuse(err error) {
 }
 
 // charge takes one record from a node's budget: what is refused costs as much as what is taken.
-func (b *Book) charge(now time.Time, n *node) error {
-	if elapsed := now.Sub(n.budgetAt); elapsed > 0 {
-		n.budget = min(float64(b.limits.Records), n.budget+b.limits.Rate*elapsed.Minutes())
-		n.budgetAt = now
+func (n *node) charge(now time.Time, k Kind) error {
+	budget := &n.budgets[1]
+	if k == Ban {
+		budget = &n.budgets[0]
 	}
-	if n.budget < 1 {
+	if budget.Left(now) < 1 {
 		return ErrRate
 	}
-	n.budget--
+	budget.Take()
 	return nil
 }
 
@@ -174,7 +200,7 @@ func (b *Book) admit(now time.Time, n *node, r *Record, isNew bool) error {
 		return ErrWide
 	case r.Made.Sub(now) > MaxAhead:
 		return ErrClock
-	case isNew && !r.isOver(now) && n.records >= b.limits.Records:
+	case isNew && !r.isOver(now) && n.count(r.Kind) >= b.limits.Records:
 		return ErrRecords
 	case isNew && !r.isOver(now) && r.Node != b.self && b.total >= maxShares*b.limits.Records:
 		return ErrTotal
@@ -224,6 +250,9 @@ type Verdict struct {
 func (b *Book) Ban(now time.Time, p netip.Prefix) (Verdict, bool) {
 	list := b.entries[p]
 	lifted := lastUnban(list)
+	if here := b.lifts[p].Made; here.After(lifted) {
+		lifted = here
+	}
 	var seen []*Record
 	for i := range list {
 		switch r := &list[i]; {
@@ -283,6 +312,15 @@ func isLaterUnban(a, b *Record) bool {
 	}
 	return a.Node < b.Node
 }
+
+// LiftHere lets in whoever is banned as exactly this prefix, at this node alone.
+func (b *Book) LiftHere(p netip.Prefix, l Lift) {
+	b.lifts[p] = l
+	b.addEnd(l.Until, p)
+}
+
+// Lifts returns what LiftHere was told and still holds.
+func (b *Book) Lifts() map[netip.Prefix]Lift { return maps.Clone(b.lifts) }
 
 // LastEnd is when the last ban of a prefix ends, counted or not: an unban must last until then.
 func (b *Book) LastEnd(p netip.Prefix) (at time.Time) {
@@ -366,7 +404,7 @@ func (b *Book) remove(p netip.Prefix, unwanted func(*Record) bool) bool {
 			return false
 		}
 		b.total--
-		b.nodes[r.Node].records--
+		b.nodes[r.Node].add(r.Kind, -1)
 		return true
 	})
 	if len(left) == len(list) {
@@ -385,6 +423,9 @@ func (b *Book) remove(p netip.Prefix, unwanted func(*Record) bool) bool {
 func (b *Book) Expire(now time.Time, n int) (about []netip.Prefix, more bool) {
 	for ; n > 0 && len(b.ends) > 0 && !b.ends[0].at.After(now); n-- {
 		p := heap.Pop(&b.ends).(end).prefix
+		if l, ok := b.lifts[p]; ok && !l.Until.After(now) {
+			delete(b.lifts, p)
+		}
 		if !b.remove(p, func(r *Record) bool { return r.isOver(now) }) {
 			about = append(about, p)
 		}
@@ -395,8 +436,11 @@ func (b *Book) Expire(now time.Time, n int) (about []netip.Prefix, more bool) {
 // addEnd remembers that something about a prefix ends. Ends of records that others have replaced are left over,
 // until there are many.
 func (b *Book) addEnd(at time.Time, p netip.Prefix) {
-	if len(b.ends) > 4*b.total+1024 {
+	if len(b.ends) > 4*(b.total+len(b.lifts))+1024 {
 		b.ends = b.ends[:0]
+		for p, l := range b.lifts {
+			b.ends = append(b.ends, end{l.Until, p})
+		}
 		for p, list := range b.entries {
 			for _, r := range list {
 				if !r.Until.IsZero() {

@@ -326,6 +326,23 @@ func TestChangesSayWhatHappened(t *testing.T) {
 			},
 			api.UnbanRequest{Prefix: netip.MustParsePrefix("203.0.113.5/32"), Grace: time.Hour},
 		},
+		"unban-fleet": {
+			[]string{"unban", "203.0.113.5", "--fleet"},
+			func(b *backend) {
+				b.unban = api.UnbanResult{Removed: []netip.Prefix{netip.MustParsePrefix("203.0.113.5/32")}, Count: 1,
+					Origins: []string{"pbx-berlin"}, Reach: api.ReachFleet,
+					FleetNote: "the fleet's servers cannot be reached: other nodes let it in once they can"}
+			},
+			api.UnbanRequest{Prefix: netip.MustParsePrefix("203.0.113.5/32"), Fleet: true},
+		},
+		"unban-here": {
+			[]string{"unban", "203.0.113.5", "--here"},
+			func(b *backend) {
+				b.unban = api.UnbanResult{Removed: []netip.Prefix{netip.MustParsePrefix("203.0.113.5/32")}, Count: 1,
+					Origins: []string{"pbx-berlin"}, Reach: api.ReachHere}
+			},
+			api.UnbanRequest{Prefix: netip.MustParsePrefix("203.0.113.5/32"), Here: true},
+		},
 		"unban-all": {
 			[]string{"unban", "--all"},
 			func(b *backend) {
@@ -476,6 +493,8 @@ func TestMistakesOfUsage(t *testing.T) {
 		"unban tcp 1.2.3.4:0":               "has no port",
 		"unban udp 1.2.3.4:5060 --grace 1h": "--grace is for an address",
 		"unban tcp 1.2.3.4:5060 --all":      "are both given",
+		"unban 1.2.3.4 --fleet --here":      "--fleet and --here are both given",
+		"unban udp 1.2.3.4:5060 --fleet":    "--fleet and --here are for an address",
 		"unban 1.2.3.4 --all":               "an address and --all are both given",
 		"why": "ringwall why needs one address, host name or extension\nTry: ringwall why " +
 			"ADDR|HOST|EXTENSION\n",

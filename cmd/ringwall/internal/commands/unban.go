@@ -14,20 +14,26 @@ import (
 
 func (c *commands) unbanCommand() *cobra.Command {
 	grace := &durationFlag{most: api.MaxDuration}
-	var all bool
+	var all, inFleet, here bool
 	cmd := &cobra.Command{
 		Use:   "unban ADDR|CIDR | udp|tcp ADDR:PORT | --all",
 		Short: "Let an address or a network in again",
 		Long: `Lift the ban of an address, or of a network and everything in it, and all that is cut or slow there. When the
 command returns, packets pass. With --grace no automatic ban follows for that time: enough to correct the password of a
-phone. With udp or tcp and a port it lets one sender go on that is cut or slow, as ringwall list restricted shows it.`,
-		Example:           "  ringwall unban 198.51.100.7 --grace 1h\n  ringwall unban tcp 198.51.100.7:5062",
+phone. With udp or tcp and a port it lets one sender go on that is cut or slow, as ringwall list restricted shows it.
+
+In a fleet all nodes let it in, unless fleet.unban says otherwise; --here lets it in at this node alone. --all is for this
+node, and with --fleet it lifts at all nodes what is banned at this one.`,
+		Example: "  ringwall unban 198.51.100.7 --grace 1h\n  ringwall unban tcp 198.51.100.7:5062\n" +
+			"  ringwall unban 198.51.100.7 --here",
 		SuggestFor:        []string{"unbanip", "unblock"},
 		Args:              takesArgs(0, 2, "one address or network"),
 		ValidArgsFunction: c.completeBans,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			req := api.UnbanRequest{All: all, Grace: grace.value}
+			req := api.UnbanRequest{All: all, Grace: grace.value, Fleet: inFleet, Here: here}
 			switch {
+			case inFleet && here:
+				return usageErrorf(usageLine(cmd), "--fleet and --here are both given")
 			case all && len(args) > 0:
 				return usageErrorf(usageLine(cmd), "an address and --all are both given")
 			case !all && len(args) == 0:
@@ -39,6 +45,9 @@ phone. With udp or tcp and a port it lets one sender go on that is cut or slow, 
 				}
 				if grace.value > 0 {
 					return usageErrorf(usageLine(cmd), "--grace is for an address, not for a sender")
+				}
+				if inFleet || here {
+					return usageErrorf(usageLine(cmd), "--fleet and --here are for an address, not for a sender")
 				}
 			case !all:
 				var err error
@@ -63,6 +72,8 @@ phone. With udp or tcp and a port it lets one sender go on that is cut or slow, 
 	}
 	cmd.Flags().BoolVar(&all, "all", false, "every ban")
 	cmd.Flags().Var(grace, "grace", "no new automatic ban for so long, such as 1h")
+	cmd.Flags().BoolVar(&inFleet, "fleet", false, "at all nodes of the fleet")
+	cmd.Flags().BoolVar(&here, "here", false, "at this node of the fleet alone")
 	return cmd
 }
 
@@ -88,6 +99,23 @@ func (c *commands) sayUnban(res api.UnbanResult) {
 	}
 	if res.Note != "" {
 		c.sayf("%s", toSentence(res.Note))
+	}
+	c.sayReach(res)
+}
+
+// sayReach says on whose word it was banned, and where it is let in.
+func (c *commands) sayReach(res api.UnbanResult) {
+	if len(res.Origins) > 0 {
+		c.sayWrappedf("", "Another node of the fleet had seen it: %s.", humanize.Names(res.Origins, 8))
+	}
+	switch res.Reach {
+	case api.ReachFleet:
+		c.sayf("All nodes of the fleet let it in.")
+	case api.ReachHere:
+		c.sayf("This node alone lets it in. At all nodes of the fleet: --fleet.")
+	}
+	if res.FleetNote != "" {
+		c.sayWrappedf("", "%s", toSentence(res.FleetNote))
 	}
 }
 
