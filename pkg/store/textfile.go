@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -42,8 +43,9 @@ func WriteFile(path string, data []byte, backup bool) error {
 func WriteForGroup(path string, data []byte) error { return writeWithMode(path, data, 0o640, false) }
 
 func writeWithMode(path string, data []byte, mode fs.FileMode, backup bool) error {
-	dir := filepath.Dir(path)
-	f, err := os.CreateTemp(dir, "."+filepath.Base(path)+".new-*") // mode 0600
+	dir, unfinished := filepath.Dir(path), "."+filepath.Base(path)+".new-"
+	removeUnfinished(dir, unfinished)
+	f, err := os.CreateTemp(dir, unfinished+"*") // mode 0600
 	if err != nil {
 		return err
 	}
@@ -77,6 +79,23 @@ func writeWithMode(path string, data []byte, mode fs.FileMode, backup bool) erro
 	done = true
 	syncFolder(path)
 	return nil
+}
+
+// unfinishedAge is from when on nobody writes a file any more that has not got its name.
+const unfinishedAge = 10 * time.Minute
+
+// removeUnfinished removes what was being written when a process was killed or the power went: a list of a million
+// addresses takes 20 MB each time.
+func removeUnfinished(dir, prefix string) {
+	entries, _ := os.ReadDir(dir) // what cannot be seen is not in the way
+	for _, e := range entries {
+		if !strings.HasPrefix(e.Name(), prefix) {
+			continue
+		}
+		if info, err := e.Info(); err == nil && info.Mode().IsRegular() && time.Since(info.ModTime()) > unfinishedAge {
+			_ = os.Remove(filepath.Join(dir, e.Name()))
+		}
+	}
 }
 
 // keepBackup gives what is at a path a second name, which it keeps when the path gets another file.

@@ -6,7 +6,9 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -114,5 +116,35 @@ func TestAFileForTheGroup(t *testing.T) {
 		if err != nil || err2 != nil || string(got) != text || info.Mode().Perm() != 0o640 {
 			t.Errorf("%q, %v, %v, %v; want %q, 0640", got, info.Mode(), err, err2, text)
 		}
+	}
+}
+
+// What a power cut left half written does not stay, and what somebody is writing now does.
+func TestWhatWasNotWrittenToItsEndIsRemoved(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "a.list")
+	for name, age := range map[string]time.Duration{".a.list.new-1": time.Hour, ".a.list.new-2": time.Minute,
+		".b.list.new-1": time.Hour, "a.list.new-1": time.Hour} {
+		file := filepath.Join(dir, name)
+		if err := os.WriteFile(file, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chtimes(file, time.Time{}, time.Now().Add(-age)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := WriteFile(path, []byte("x"), false); err != nil {
+		t.Fatal(err)
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	if got := strings.Join(names, " "); got != ".a.list.new-2 .b.list.new-1 a.list a.list.new-1" {
+		t.Error(got)
 	}
 }
