@@ -205,10 +205,21 @@ func TestIptablesBesideRingwall(t *testing.T) {
 	if m.arrives(good, 5060) {
 		t.Error("a list of iptables-legacy does not keep the allowed address out")
 	}
-	m.says("ringwall doctor", 0, good+" is on the allow list, and iptables-legacy has it in a list of its own: MINE",
-		"echo -"+good+" >/proc/net/xt_recent/MINE")
+	dropped := good + " is on the allow list, and another firewall drops what it sends to Asterisk: chain iptables-legacy filter"
+	m.says("ringwall doctor", 1, dropped+" INPUT", "echo -"+good+" >/proc/net/xt_recent/MINE")
 	m.run("echo -" + good + " >/proc/net/xt_recent/MINE")
 	m.letIn(good)
+	m.says("ringwall doctor", 0, "It works")
+	// Whoever is not root is not told of these rules, and so the daemon and its status are not.
+	m.run("iptables-legacy -N office; iptables-legacy -A office -s " + good + " -j REJECT; iptables-legacy -A INPUT -j office")
+	if m.arrives(good, 5060) {
+		t.Error("a rule of iptables-legacy does not keep the allowed address out")
+	}
+	remedy := "iptables-legacy -I INPUT -s " + good + " -j ACCEPT"
+	m.says("ringwall doctor", 1, dropped, remedy, "iptables-legacy -S office")
+	m.run(remedy)
+	m.letIn(good)
+	m.says("ringwall doctor", 0, "It works")
 	m.beside("iptables-legacy -F; iptables-legacy -X")
 }
 

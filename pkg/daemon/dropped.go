@@ -193,17 +193,23 @@ func TryDropped(d nftrace.Drop) string {
 	case table == "firewalld":
 		return "firewall-cmd --zone=trusted --change-source=" + who + "; the same with --permanent keeps it so"
 	case (family == "ip" || family == "ip6") && table == "filter":
-		iptables := "iptables"
-		if family == "ip6" {
-			iptables = "ip6tables"
-		}
-		_, _, hook := splitChain(d.Chain)
-		return fmt.Sprintf("%s -I %s -s %s -j ACCEPT; %s -S %s shows the rule that drops it", iptables, hook, who,
-			iptables,
-			chain)
+		program := map[string]string{"ip": "iptables", "ip6": "ip6tables"}[family]
+		return acceptBefore(program, table, d.Chain, chain, who)
+	case strings.HasSuffix(family, "tables-legacy"):
+		return acceptBefore(family, table, d.Chain, chain, who)
 	}
 	return "nft list chain " + cmp.Or(d.RuleChain, d.Chain) + "; take the rule out there, or fail2ban-client unban " +
 		"" + who
+}
+
+// acceptBefore is the command that has a program of iptables let somebody in before all rules at the hook of a chain.
+func acceptBefore(program, table, hookChain, ruleChain, who string) string {
+	if table != "filter" {
+		program += " -t " + table
+	}
+	_, _, hook := splitChain(hookChain)
+	return fmt.Sprintf("%s -I %s -s %s -j ACCEPT; %s -S %s shows the rule that drops it", program, hook, who, program,
+		ruleChain)
 }
 
 // takeOffRecent is the command that takes an address off a list of iptables' extension recent (linux/net/netfilter/

@@ -29,6 +29,13 @@ func TestWhatLetsInWhomAnotherFirewallDrops(t *testing.T) {
 			"iptables -I INPUT -s 192.0.2.7 -j ACCEPT; iptables -S mine shows the rule that drops it"},
 		{"2001:db8::7/128", "ip6 filter INPUT", "ip6 filter INPUT", "",
 			"ip6tables -I INPUT -s 2001:db8::7 -j ACCEPT; ip6tables -S INPUT shows the rule that drops it"},
+		{"192.0.2.7/32", "iptables-legacy filter INPUT", "iptables-legacy filter mine", "",
+			"iptables-legacy -I INPUT -s 192.0.2.7 -j ACCEPT; iptables-legacy -S mine shows the rule that drops it"},
+		{"2001:db8::7/128", "ip6tables-legacy raw PREROUTING", "ip6tables-legacy raw PREROUTING", "",
+			"ip6tables-legacy -t raw -I PREROUTING -s 2001:db8::7 -j ACCEPT; ip6tables-legacy -t raw -S PREROUTING shows the " +
+				"rule that drops it"},
+		{"192.0.2.7/32", "iptables-legacy filter INPUT", "iptables-legacy filter f2b-asterisk", "",
+			"fail2ban-client unban 192.0.2.7"},
 		{"192.0.2.7/32", "inet a i", "inet a j", "",
 			"nft list chain inet a j; take the rule out there, or fail2ban-client unban 192.0.2.7"},
 	} {

@@ -2,10 +2,8 @@ package doctor
 
 import (
 	"context"
-	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -14,7 +12,6 @@ import (
 	"github.com/ringwall/ringwall/pkg/hosts"
 	"github.com/ringwall/ringwall/pkg/humanize"
 	"github.com/ringwall/ringwall/pkg/nftrace"
-	"github.com/ringwall/ringwall/pkg/printable"
 )
 
 // checkAllowed is the check of what other firewalls do to those whom Ringwall lets in.
@@ -50,32 +47,6 @@ func (e *exam) examineAllowedSources(ctx context.Context, s subject) {
 		tell(checkAllowed, daemon.TryDropped(d), "%s %s, and another firewall drops what it sends to Asterisk: "+
 			"chain %s",
 			humanize.Prefix(d.Source), as[d.Source].as, d.Chain)
-		delete(as, d.Source)
-	}
-	if len(e.legacyTables()) > 0 {
-		e.examineRecentLists(s, as)
-	}
-}
-
-// examineRecentLists looks who is on a list of iptables' extension recent. The rules of iptables-legacy, which say what
-// that means, cannot be followed.
-func (e *exam) examineRecentLists(s subject, as map[netip.Prefix]letIn) {
-	var addrs []netip.Addr
-	for p := range as {
-		if p.IsSingleIP() {
-			addrs = append(addrs, p.Addr())
-		}
-	}
-	slices.SortFunc(addrs, netip.Addr.Compare)
-	listed := nftrace.FindListed(e.NetNS, addrs)
-	for _, a := range addrs {
-		if lists := listed[a]; len(lists) > 0 {
-			slices.Sort(lists)
-			s.warn(checkAllowed, fmt.Sprintf("iptables-legacy -S | grep -e --name shows what that means; echo -%s "+
-				">/proc/net/xt_recent/%s takes it off", a, printable.String(lists[0])),
-				"%s %s, and iptables-legacy has it in a list of its own: %s", a, as[netip.PrefixFrom(a, a.BitLen())].as,
-				printable.String(strings.Join(lists, ", ")))
-		}
 	}
 }
 

@@ -43,7 +43,7 @@ type Drop struct {
 
 // FindDrops follows the first packet of each source to each port. Of a rule that it does not understand it believes
 // that it lets the packet through, and of a network it says only what is so for all its addresses: whom it names is
-// kept out. What xtables of before nf_tables (iptables-legacy) drop is not seen.
+// kept out. The rules of iptables-legacy are followed for root alone, whom the kernel tells of them.
 func FindDrops(q Question) ([]Drop, error) {
 	if len(q.Sources) == 0 || len(q.Ports) == 0 {
 		return nil, nil
@@ -57,20 +57,24 @@ func FindDrops(q Question) ([]Drop, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list the kernel's chains: %w", err)
 	}
+	r := &ruleset{lib: lib, netns: q.NetNS, forwarded: q.Forward, rules: make(map[chainKey][]*nftables.Rule),
+		sets: make(map[chainKey]*nftables.Set)}
+	return r.findDrops(q, append(chains, r.addLegacy()...)), nil
+}
+
+// findDrops is FindDrops with what is known of the rules.
+func (r *ruleset) findDrops(q Question, chains []*nftables.Chain) (drops []Drop) {
 	chains = slices.DeleteFunc(chains, func(c *nftables.Chain) bool { return !q.seesPackets(c) })
 	slices.SortStableFunc(chains, func(a, b *nftables.Chain) int { // prerouting is before input
 		return int(*a.Hooknum) - int(*b.Hooknum)
 	})
-	r := &ruleset{lib: lib, netns: q.NetNS, forwarded: q.Forward, rules: make(map[chainKey][]*nftables.Rule),
-		sets: make(map[chainKey]*nftables.Set)}
-	var drops []Drop
 	for _, source := range q.Sources[:min(len(q.Sources), maxSources)] {
 		if c, last := r.droppingChain(chains, source, q.Ports); c != nil {
 			drops = append(drops, Drop{source, FullName(c.Table, c.Name), FullName(c.Table, last.droppedIn),
 				last.listed})
 		}
 	}
-	return drops, nil
+	return drops
 }
 
 // seesPackets reports whether a chain of somebody else's sees the packets.
@@ -80,7 +84,7 @@ func (q *Question) seesPackets(c *nftables.Chain) bool {
 		return false
 	}
 	switch c.Table.Family {
-	case nftables.TableFamilyINet, nftables.TableFamilyIPv4, nftables.TableFamilyIPv6:
+	case nftables.TableFamilyINet, nftables.TableFamilyIPv4, nftables.TableFamilyIPv6, legacyIPv4, legacyIPv6:
 		return *c.Hooknum == *nftables.ChainHookPrerouting || !q.Forward && *c.Hooknum == *nftables.ChainHookInput
 	}
 	return false
@@ -140,7 +144,7 @@ type chainKey struct {
 func (r *ruleset) rulesOf(table *nftables.Table, chain string) (rules []*nftables.Rule, ok bool) {
 	k := chainKey{table.Family, table.Name, chain}
 	rules, known := r.rules[k]
-	if !known {
+	if !known && !isLegacy(table.Family) { // of those all are known
 		var err error
 		if rules, err = r.lib.GetRules(table, &nftables.Chain{Name: chain, Table: table}); err != nil {
 			rules = nil
@@ -166,12 +170,13 @@ func (r *ruleset) setNamed(table *nftables.Table, name string) *nftables.Set {
 	return s
 }
 
-// FullName is how nft calls a chain, or whatever else is in a table: "inet filter input".
+// FullName is how nft calls a chain, or whatever else is in a table: "inet filter input". Those of iptables-legacy have
+// the program before them: "iptables-legacy filter INPUT".
 func FullName(table *nftables.Table, name string) string {
 	return familyName(table.Family) + " " + table.Name + " " + name
 }
 
-// familyName is how nft calls a family of tables.
+// familyName is how nft calls a family of tables, or the program that does.
 func familyName(f nftables.TableFamily) string {
 	switch f {
 	case nftables.TableFamilyINet:
@@ -186,6 +191,10 @@ func familyName(f nftables.TableFamily) string {
 		return "bridge"
 	case nftables.TableFamilyNetdev:
 		return "netdev"
+	case legacyIPv4:
+		return "iptables-legacy"
+	case legacyIPv6:
+		return "ip6tables-legacy"
 	}
 	return fmt.Sprint("family ", f)
 }

@@ -49,9 +49,15 @@ const (
 
 // fateAtHook returns what becomes of the packet in a chain at a hook.
 func (p *packet) fateAtHook(c *nftables.Chain) fate {
-	if f := c.Table.Family; p.source.Addr().Is4() && f == nftables.TableFamilyIPv6 ||
-		p.source.Addr().Is6() && f == nftables.TableFamilyIPv4 {
-		return goesOn
+	switch c.Table.Family {
+	case nftables.TableFamilyIPv4, legacyIPv4:
+		if p.source.Addr().Is6() {
+			return goesOn
+		}
+	case nftables.TableFamilyIPv6, legacyIPv6:
+		if p.source.Addr().Is4() {
+			return goesOn
+		}
 	}
 	f := p.fateInChain(c.Table, c.Name)
 	if (f == goesOn || f == leavesChain) && c.Policy != nil && *c.Policy == nftables.ChainPolicyDrop {

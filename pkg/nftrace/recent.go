@@ -209,30 +209,3 @@ func inNamespace(netns int, f func() error) error {
 	}()
 	return <-done
 }
-
-// recentListsIn are the names of the lists that there are.
-func recentListsIn(netns int) (names []string) {
-	_ = inNamespace(netns, func() error {
-		entries, err := os.ReadDir(recentFolder)
-		for _, e := range entries {
-			names = append(names, e.Name())
-		}
-		return err
-	})
-	return names
-}
-
-// FindListed returns the lists of iptables' extension recent that have each of some addresses.
-func FindListed(netns int, addrs []netip.Addr) map[netip.Addr][]string {
-	r := &ruleset{netns: netns}
-	out := make(map[netip.Addr][]string)
-	for _, name := range recentListsIn(netns) {
-		list := r.recentListNamed(name)
-		for _, a := range addrs {
-			if _, ok := list[a]; ok {
-				out[a] = append(out[a], name)
-			}
-		}
-	}
-	return out
-}
