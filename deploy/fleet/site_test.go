@@ -5,11 +5,14 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
+	"net/http"
 	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -404,6 +407,33 @@ func (n *nodeHost) kernel() map[string]firewall.Element {
 	return m
 }
 
+// metric is the value of one sample.
+func (n *nodeHost) metric(name string) float64 {
+	n.t.Helper()
+	transport := &http.Transport{DialContext: n.space.DialContext, DisableKeepAlives: true}
+	client := http.Client{Transport: transport, Timeout: trial.Patience}
+	res, err := client.Get("http://127.0.0.1:9646/metrics")
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	defer res.Body.Close()
+	text, err := io.ReadAll(res.Body)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	for line := range strings.Lines(string(text)) {
+		if value, ok := strings.CutPrefix(line, name+" "); ok {
+			v, err := strconv.ParseFloat(strings.TrimSpace(value), 64)
+			if err != nil {
+				n.t.Fatal(err)
+			}
+			return v
+		}
+	}
+	n.t.Fatalf("%s has no metric %s", n.name, name)
+	return 0
+}
+
 // awaitSameKernels waits until the kernels of some nodes keep out the same, and that many.
 func awaitSameKernels(t testing.TB, want int, list ...*nodeHost) {
 	t.Helper()
@@ -465,6 +495,43 @@ func nths(from, count int) (list []netip.Addr) {
 }
 
 func single(a netip.Addr) netip.Prefix { return netip.PrefixFrom(a, a.BitLen()) }
+
+// memoryMB is the memory that a program has in use (proc(5), VmRSS), in MB.
+func memoryMB(t testing.TB, p *netns.Process) float64 {
+	t.Helper()
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.Cmd.Process.Pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(b)) {
+		if f := strings.Fields(line); len(f) == 3 && f[0] == "VmRSS:" {
+			kb, err := strconv.Atoi(f[1])
+			if err != nil {
+				t.Fatal(err)
+			}
+			return float64(kb) / 1024
+		}
+	}
+	t.Fatalf("no VmRSS in %q", b)
+	return 0
+}
+
+// cpuTime is the processor time that a program took so far (proc(5), /proc/PID/stat, in ticks of 10 ms).
+func cpuTime(t testing.TB, p *netns.Process) time.Duration {
+	t.Helper()
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.Cmd.Process.Pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(b), ") ")
+	f := strings.Fields(rest)
+	user, err1 := strconv.Atoi(f[11])
+	system, err2 := strconv.Atoi(f[12])
+	if err := errors.Join(err1, err2); err != nil {
+		t.Fatalf("%q: %v", b, err)
+	}
+	return time.Duration(user+system) * 10 * time.Millisecond
+}
 
 // reload has a node read its configuration again, as systemctl reload does.
 func (n *nodeHost) reload() {
