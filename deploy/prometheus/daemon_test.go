@@ -63,6 +63,7 @@ func (m *machine) checkRules(t *testing.T) {
 		"RingwallAllowedDropped": "inactive", "RingwallSensorDown": "inactive", "RingwallSensorLosesPackets": "inactive",
 		"RingwallNewPlace": "inactive", "RingwallProxyUnnamed": "inactive",
 		"RingwallListStale": "inactive", "RingwallListHeld": "inactive", "RingwallListUseless": "inactive",
+		"RingwallFleetAway": "pending", "RingwallFleetNodeSilent": "inactive", "RingwallFleetNodeAtBound": "inactive",
 		"RingwallFramesDropped": "firing", "RingwallConfigReloadFailed": "firing", "RingwallLimitHit": "firing",
 		"RingwallBreach": "firing", "RingwallTampering": "firing", "RingwallCustomersFail": "firing",
 		"RingwallAccountTargeted": "firing", "RingwallMisconfiguredPhones": "pending",

@@ -82,7 +82,8 @@ func newMachine(t *testing.T) *machine {
 	m.writeFile(m.config, fmt.Sprintf("asterisk:\n  - {name: pbx1, address: %q, username: ringwall, secret: s3cret, "+
 		"learn: "+
 		"\"off\"}\n"+
-		"control: {socket: %q}\nstate: {path: %q}\nlists: [{name: own, file: %q}]\n%s", l.Addr(), m.control.Socket,
+		"control: {socket: %q}\nstate: {path: %q}\nlists: [{name: own, file: %q}]\n"+
+		"fleet: {servers: [\"nats://127.0.0.1:1\"], node: a}\n%s", l.Addr(), m.control.Socket,
 		filepath.Join(dir, "state.db"), blocked, settings))
 	m.daemon = netnstest.Spawn(t, m.space, ringwall, "run", "--config", m.config)
 	m.awaitSession()

@@ -306,7 +306,18 @@ type Fleet struct {
 	MaxRecords      int       `yaml:"max_records"` // of one node
 	Rate            int       `yaml:"rate"`        // records a minute of one node
 	Unban           Reach     `yaml:"unban"`
+	Watch           Watch     `yaml:"watch"`
 }
+
+// Watch is whether a node looks which others are silent.
+type Watch string
+
+// The values of watch.
+const (
+	WatchAuto Watch = "auto" // in a fleet of up to 200 nodes
+	WatchOn   Watch = "on"
+	WatchOff  Watch = "off"
+)
 
 // Reach is where a person unbans who does not say where.
 type Reach string

@@ -558,6 +558,10 @@ func allSettings() []setting {
 			meaning: "Where ringwall unban and the status page let an address in: at all nodes of the fleet, or here alone. " +
 				"--fleet and --here say it for one unban.",
 			reason: "a customer who is let in at one site goes to the next one"},
+		{path: "fleet.watch", byDefault: WatchAuto, allowed: oneOf(WatchAuto, WatchOn, WatchOff),
+			meaning: "Look which other nodes are silent. auto is while there are no more than 200; in a larger fleet set it " +
+				"on where somebody looks at the metrics.",
+			reason: "each that looks hears of all others every minute: of 10,000 it is 22 kB a second"},
 
 		{path: "metrics",
 			meaning: "Prometheus' metrics, and a page for people."},

@@ -66,7 +66,7 @@ func FleetConfig(cfg config.Fleet, log *slog.Logger) (fleet.Config, error) {
 		return fleet.Config{}, err
 	}
 	c := fleet.Config{Servers: cfg.Servers, CredentialsFile: cfg.CredentialsFile, Name: cfg.Name, Node: node, Log: log,
-		Share: fleetKinds(cfg.Share), Accept: fleetKinds(cfg.Accept),
+		Watch: fleet.Watch(cfg.Watch), Share: fleetKinds(cfg.Share), Accept: fleetKinds(cfg.Accept),
 		Limits: record.Limits{Quorum: cfg.Quorum, IPv4Bits: cfg.MaxPrefix.IPv4, IPv6Bits: cfg.MaxPrefix.IPv6,
 			Rate: float64(cfg.Rate), Records: cfg.MaxRecords, Nodes: maxFleetNodes}}
 	if cfg.TLS.CAFile == "" && cfg.TLS.ServerName == "" {
@@ -530,7 +530,28 @@ func (n *fleetNode) status() (*fleet.Status, []api.Warning) {
 				Try: "look at that node; where it is not yours any more, revoke its credentials"})
 		}
 	}
-	return &s, warnings[:min(len(warnings), maxFleetWarnings)]
+	return &s, append(warnings[:min(len(warnings), maxFleetWarnings)], silenceWarnings(&s)...)
+}
+
+// silenceWarnings say who is not heard.
+func silenceWarnings(s *fleet.Status) (warnings []api.Warning) {
+	var silent []string
+	for i := range s.Nodes {
+		if s.Nodes[i].Silent {
+			silent = append(silent, s.Nodes[i].Name)
+		}
+	}
+	if len(silent) > 0 {
+		warnings = append(warnings, api.Warning{Text: humanize.Plural(len(silent), "node of the fleet is",
+			"nodes of the fleet are") + " not heard: " + humanize.Names(silent, 10),
+			Try: "look at that machine and its connection; one that is gone for good: ringwall hub revoke, then " +
+				"ringwall hub forget"})
+	}
+	if s.Unseen != "" {
+		warnings = append(warnings, api.Warning{Text: "the fleet's servers do not let this node say that it is there: " +
+			printable.Line(s.Unseen), Try: "deploy/docs/fleet.md: what a node must be allowed to do at the servers"})
+	}
+	return warnings
 }
 
 // present is the fleet in the metrics.
@@ -543,7 +564,14 @@ func (n *fleetNode) present() *metrics.FleetPresent {
 	p := &metrics.FleetPresent{Connected: s.Connected && s.CaughtUp, Nodes: len(s.Nodes), Records: s.Records,
 		Waiting: s.Waiting}
 	for i := range s.Nodes {
-		p.Refused += s.Nodes[i].RefusedCount()
+		n := &s.Nodes[i]
+		p.Refused += n.RefusedCount()
+		if n.Silent {
+			p.Silent++
+		}
+		if n.AtBound {
+			p.AtBound++
+		}
 	}
 	return p
 }

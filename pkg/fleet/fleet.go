@@ -23,6 +23,8 @@ type Config struct {
 	Node            string                         // of this one
 	Limits          record.Limits
 	Share, Accept   []record.Kind
+	Watch           Watch
+	Passive         bool   // nobody is told that this node is there
 	KeptFile        string // keeps over a restart what persons decided for this node alone; empty: nothing does
 
 	Log *slog.Logger
@@ -42,6 +44,10 @@ type Fleet struct {
 	unsaid  uint64                    // records that Limits kept back
 	status  Status
 	stream  time.Time // when the stream was made that status.Sequence is about
+
+	nextBeat    time.Time
+	connectedAt time.Time // zero while it is not
+	watchedAt   time.Time // since when heartbeats are heard; zero while they are not
 
 	forgotten map[string]mark     // see Forget
 	voided    map[string]struct{} // see TakeForgotten
@@ -199,6 +205,7 @@ func (f *Fleet) changedLocked(list []netip.Prefix) {
 
 // Status is a fleet at a glance.
 type Status struct {
+	Node      string        `json:"node"` // this one
 	Connected bool          `json:"connected"`
 	Server    string        `json:"server,omitempty"`
 	CaughtUp  bool          `json:"caught_up"`       // all that the server had was taken at least once since it is connected
@@ -207,6 +214,8 @@ type Status struct {
 	Waiting   int           `json:"waiting"` // records that the server has not confirmed
 	Unsaid    uint64        `json:"unsaid"`  // records that were not shared, since others would not take them
 	Sequence  uint64        `json:"sequence"`
+	Watching  bool          `json:"watching"`         // heartbeats of others are heard
+	Unseen    string        `json:"unseen,omitempty"` // why this node's own are not sent
 	Nodes     []record.Node `json:"nodes"`
 }
 
@@ -215,7 +224,13 @@ func (f *Fleet) Status() Status {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	s := f.status
-	s.Records, s.Waiting, s.Unsaid, s.Nodes = f.book.Len(), f.outbox.len(), f.unsaid, f.book.Nodes()
+	now := f.cfg.Now()
+	s.Records, s.Waiting, s.Unsaid, s.Nodes = f.book.Len(), f.outbox.len(), f.unsaid, f.book.Nodes(now)
+	s.Node, s.Watching = f.cfg.Node, !f.watchedAt.IsZero()
+	for i := range s.Nodes {
+		n := &s.Nodes[i]
+		n.Silent = n.Name != f.cfg.Node && f.isSilentLocked(now, n)
+	}
 	return s
 }
 

@@ -282,9 +282,9 @@ func client(t testing.TB, url string, options ...nats.Option) (*nats.Conn, jetst
 func withUsers(o *server.Options) {
 	for _, node := range []string{"a", "b"} {
 		o.Users = append(o.Users, &server.User{Username: node, Password: "secret", Permissions: &server.Permissions{
-			Publish: &server.SubjectPermission{Allow: []string{"ringwall.acme." + node + ".>",
+			Publish: &server.SubjectPermission{Allow: []string{"ringwall.acme." + node + ".>", "ringwall-alive.acme." + node,
 				"$JS.API.STREAM.INFO.RINGWALL_acme", "$JS.API.DIRECT.GET.RINGWALL_acme"}},
-			Subscribe: &server.SubjectPermission{Allow: []string{"ringwall-live.acme.>", "_INBOX.>"}},
+			Subscribe: &server.SubjectPermission{Allow: []string{"ringwall-live.acme.>", "ringwall-alive.acme.*", "_INBOX.>"}},
 		}})
 	}
 	o.Users = append(o.Users, &server.User{Username: "operator", Password: "secret"})

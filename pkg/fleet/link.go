@@ -63,9 +63,12 @@ type link struct {
 	js          jetstream.JetStream
 	credentials []byte // the file, as it was when the connection was begun
 
+	beats chan *nats.Msg // heartbeats of others
+
 	// Of the goroutine that receives alone.
-	last    uint64    // up to here nothing is missing
-	created time.Time // of the stream that last is about
+	last     uint64             // up to here nothing is missing
+	created  time.Time          // of the stream that last is about
+	watching *nats.Subscription // to heartbeats; nil: they are not heard
 }
 
 // errNewCredentials says that the node may be let in by credentials that it did not have when it connected.
@@ -76,7 +79,7 @@ func (f *Fleet) Run(ctx context.Context) error {
 	f.readKept()
 	defer f.trySaveKept()
 	for {
-		l := &link{Fleet: f}
+		l := &link{Fleet: f, beats: make(chan *nats.Msg, beatQueue)}
 		if err := l.run(ctx); !errors.Is(err, errNewCredentials) {
 			return err
 		}
@@ -99,15 +102,20 @@ func (l *link) run(ctx context.Context) error {
 		nats.Timeout(answerTime), nats.PingInterval(20 * time.Second), nats.MaxPingsOutstanding(2),
 		nats.ConnectHandler(l.connected), nats.ReconnectHandler(l.connected),
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
-			f.setStatus(func(s *Status) { s.Connected, s.CaughtUp, s.Error = false, false, errorText(err) })
+			f.setStatus(func(s *Status) {
+				s.Connected, s.CaughtUp, s.Error, f.connectedAt = false, false, errorText(err), time.Time{}
+			})
 		}),
 		nats.ReconnectErrHandler(func(_ *nats.Conn, err error) { l.failed(err) }),
-		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
-			if errors.Is(err, nats.ErrSlowConsumer) { // more at once than waits here: it is fetched
+		nats.ErrorHandler(func(_ *nats.Conn, sub *nats.Subscription, err error) {
+			switch {
+			case isOfHeartbeats(f.cfg.Name, sub, err):
+				l.heartbeatsFailed(err)
+			case errors.Is(err, nats.ErrSlowConsumer): // more at once than waits here: it is fetched
 				mailbox.Signal(f.fetch)
-				return
+			default:
+				l.failed(err)
 			}
-			l.failed(err)
 		}),
 		nats.ClosedHandler(func(nc *nats.Conn) {
 			closed <- nc.LastError()
@@ -188,8 +196,10 @@ func credentialsOption(file string) (nats.Option, error) {
 
 func (l *link) connected(nc *nats.Conn) {
 	l.setStatus(func(s *Status) {
-		s.Connected, s.Server, s.Error = true, nc.ConnectedUrlRedacted(), ""
+		s.Connected, s.Server, s.Error, s.Unseen = true, nc.ConnectedUrlRedacted(), "", ""
+		l.connectedAt = l.cfg.Now()
 	})
+	l.beatSoon()
 	l.log.Info("connected to the fleet", "server", nc.ConnectedUrlRedacted(), "fleet", l.cfg.Name, "node", l.cfg.Node)
 	mailbox.Signal(l.fetch)
 }
@@ -247,15 +257,19 @@ func (l *link) receiveAll(ctx context.Context, live <-chan *nats.Msg, closed <-c
 			if gap := l.takeLive(m); gap {
 				catchUp()
 			}
+		case m := <-l.beats:
+			l.hear(m)
 		case <-l.fetch:
 			catchUp()
 		case <-retry.C:
 			catchUp()
 		case <-look.C:
 			catchUp()
+			l.dropIdle()
 		case <-tick.C:
 			l.expire()
 			l.trySaveKept()
+			l.beat()
 			if l.hasNewCredentials() {
 				return errNewCredentials
 			}

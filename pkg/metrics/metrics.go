@@ -31,6 +31,8 @@ const (
 	fleetRecords       = "ringwall_fleet_records"
 	fleetWaiting       = "ringwall_fleet_waiting_records"
 	fleetRefused       = "ringwall_fleet_refused_records_total"
+	fleetSilent        = "ringwall_fleet_silent_nodes"
+	fleetAtBound       = "ringwall_fleet_bounded_nodes"
 	listEntries        = "ringwall_list_entries"
 	listPackets        = "ringwall_list_packets_total"
 	listFetched        = "ringwall_list_last_success_timestamp_seconds"

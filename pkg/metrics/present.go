@@ -69,6 +69,8 @@ type FleetPresent struct {
 	Records   int    // that are known
 	Waiting   int    // that the servers have not confirmed
 	Refused   uint64 // of what others said
+	Silent    int    // nodes that should have been heard
+	AtBound   int    // nodes of which more was refused of late, for their rate or number
 }
 
 // ListPresent is a list of attackers at the moment of a scrape.
@@ -95,6 +97,7 @@ type presentCollector struct {
 	leaks, leaking, allowedDropped                                       *prometheus.Desc
 	goodFlows, slowLanes, proxies                                        *prometheus.Desc
 	fleetConnected, fleetNodes, fleetRecords, fleetWaiting, fleetRefused *prometheus.Desc
+	fleetSilent, fleetAtBound                                            *prometheus.Desc
 	listEntries, listPackets, listFetched                                *prometheus.Desc
 	listStale, listHeld, listLeftOut                                     *prometheus.Desc
 }
@@ -134,6 +137,8 @@ func newPresent(s Source) *presentCollector {
 		fleetRecords:   desc(fleetRecords, "What nodes of the fleet said and that still means something."),
 		fleetWaiting:   desc(fleetWaiting, "What this node said and the fleet's servers do not have."),
 		fleetRefused:   desc(fleetRefused, "What other nodes said and this one refused."),
+		fleetSilent:    desc(fleetSilent, "Nodes of the fleet that have not been heard for minutes."),
+		fleetAtBound:   desc(fleetAtBound, "Nodes of the fleet of which some was refused of late since they say so much."),
 		listEntries:    desc(listEntries, "Entries of a list of attackers.", "list"),
 		listPackets:    desc(listPackets, "Packets of sources on a list: dropped, or only counted.", "list"),
 		listFetched:    desc(listFetched, "Unix time of the last time that a list was fetched; 0 before the first.", "list"),
@@ -163,6 +168,7 @@ func (p *presentCollector) Describe(ch chan<- *prometheus.Desc) {
 		p.sensorLast, p.sensorLag, p.sensorTold,
 		p.signature, p.blind, p.last, p.kernel, p.enforcing,
 		p.fleetConnected, p.fleetNodes, p.fleetRecords, p.fleetWaiting, p.fleetRefused,
+		p.fleetSilent, p.fleetAtBound,
 		p.listEntries, p.listPackets, p.listFetched, p.listStale, p.listHeld, p.listLeftOut,
 		p.saved, p.goodFlows, p.slowLanes, p.proxies} {
 		ch <- d
@@ -218,6 +224,8 @@ func (p *presentCollector) Collect(ch chan<- prometheus.Metric) {
 		gauge(p.fleetRecords, float64(f.Records))
 		gauge(p.fleetWaiting, float64(f.Waiting))
 		counter(p.fleetRefused, float64(f.Refused))
+		gauge(p.fleetSilent, float64(f.Silent))
+		gauge(p.fleetAtBound, float64(f.AtBound))
 	}
 	for _, l := range now.Lists {
 		gauge(p.listEntries, float64(l.Entries), l.Name)

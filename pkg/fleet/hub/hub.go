@@ -19,6 +19,7 @@ import (
 	"github.com/nats-io/nkeys"
 
 	"github.com/ringwall/ringwall/pkg/fleet"
+	"github.com/ringwall/ringwall/pkg/fleet/record"
 )
 
 const (
@@ -111,9 +112,10 @@ func (h *Hub) withUsers() (*server.Options, error) {
 func permissionsOf(fleetName, node string) *server.Permissions {
 	stream := fleet.StreamName(fleetName)
 	return &server.Permissions{
-		Publish: &server.SubjectPermission{Allow: []string{"ringwall." + fleetName + "." + node + ".>",
-			"$JS.API.STREAM.INFO." + stream, "$JS.API.DIRECT.GET." + stream}},
-		Subscribe: &server.SubjectPermission{Allow: []string{"ringwall-live." + fleetName + ".>", "_INBOX.>"}},
+		Publish: &server.SubjectPermission{Allow: []string{record.NodeSubjects(fleetName, node),
+			record.HeartbeatSubject(fleetName, node), "$JS.API.STREAM.INFO." + stream, "$JS.API.DIRECT.GET." + stream}},
+		Subscribe: &server.SubjectPermission{Allow: []string{fleet.LiveSubjects(fleetName),
+			record.HeartbeatSubject(fleetName, "*"), "_INBOX.>"}},
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"container/heap"
 	"errors"
 	"maps"
+	"math"
 	"net/netip"
 	"slices"
 	"strings"
@@ -61,6 +62,13 @@ type node struct {
 	budgets [2]Budget // of bans, and of the others
 	heard   time.Time
 	refused map[string]uint64 // by the error's text
+
+	boundAt   time.Time // when something was refused because it had said so much
+	alive     time.Time // when its latest heartbeat was heard
+	heartbeat Heartbeat
+	behind    uint64
+	said      float64 // records of about the last saidTime: older ones count for less
+	saidAt    time.Time
 }
 
 func (n *node) add(k Kind, count int) {
@@ -116,12 +124,13 @@ func (b *Book) Put(now time.Time, r Record) (changed bool, err error) {
 	if now.After(n.heard) {
 		n.heard = now
 	}
+	n.said, n.saidAt = n.saidBy(now)+1, now
 	if err := n.charge(now, r.Kind); err != nil {
-		n.refuse(err)
+		n.refuse(now, err)
 		return false, err
 	}
 	if err := b.admit(now, n, &r, i < 0); err != nil {
-		n.refuse(err)
+		n.refuse(now, err)
 		return false, err
 	}
 	return b.put(now, n, r, i), nil
@@ -138,6 +147,7 @@ func (b *Book) PutOwn(now time.Time, r Record) (changed bool, err error) {
 	if err := b.admit(r.Made, n, &r, i < 0); err != nil {
 		return false, err
 	}
+	n.said, n.saidAt = n.saidBy(now)+1, now
 	return b.put(now, n, r, i), nil
 }
 
@@ -162,15 +172,54 @@ func (b *Book) put(now time.Time, n *node, r Record, i int) (changed bool) {
 // Refuse counts a record that Decode refused.
 func (b *Book) Refuse(now time.Time, name string, err error) {
 	if n := b.nodeNamed(now, name); n != nil {
-		n.refuse(err)
+		n.refuse(now, err)
 	}
 }
 
-func (n *node) refuse(err error) {
+func (n *node) refuse(now time.Time, err error) {
+	if errors.Is(err, ErrRate) || errors.Is(err, ErrRecords) {
+		n.boundAt = now
+	}
 	if n.refused == nil {
 		n.refused = make(map[string]uint64)
 	}
 	n.refused[err.Error()]++
+}
+
+// saidTime is over how long the rate of a node is measured.
+const saidTime = 5 * time.Minute
+
+// saidBy returns how much a node has said of late.
+func (n *node) saidBy(now time.Time) float64 {
+	elapsed := max(0, now.Sub(n.saidAt))
+	return n.said * math.Exp(-float64(elapsed)/float64(saidTime))
+}
+
+// heartbeatLeast is the least time between two heartbeats of a node; what comes sooner is not looked at.
+const heartbeatLeast = 10 * time.Second
+
+// Hear takes a heartbeat of a node, at a time when this one knows the stream up to last.
+func (b *Book) Hear(now time.Time, name string, data []byte, last uint64) {
+	if name == b.self {
+		return
+	}
+	n := b.nodeNamed(now, name)
+	if n == nil || now.Sub(n.alive) < heartbeatLeast && !now.Before(n.alive) {
+		return
+	}
+	h, err := DecodeHeartbeat(data)
+	if err != nil {
+		n.refuse(now, err)
+		return
+	}
+	n.alive, n.heartbeat, n.behind = now, h, last-min(last, h.Sequence)
+}
+
+// DropIdle forgets nodes of which nothing is known any more, and nothing was heard since a time.
+func (b *Book) DropIdle(since time.Time) {
+	maps.DeleteFunc(b.nodes, func(name string, n *node) bool {
+		return n.records == 0 && n.heard.Before(since) && n.alive.Before(since) && name != b.self
+	})
 }
 
 // charge takes one record from a node's budget: what is refused costs as much as what is taken.
@@ -479,6 +528,27 @@ type Node struct {
 	Records int               `json:"records"`
 	Heard   time.Time         `json:"heard"` // the last news of it
 	Refused map[string]uint64 `json:"refused,omitempty"`
+
+	// Of its heartbeats.
+	Alive   time.Time `json:"alive,omitzero"`    // the last one
+	Behind  uint64    `json:"behind,omitempty"`  // how much of the stream it did not know by then
+	Waiting int       `json:"waiting,omitempty"` // of its records that the server has not confirmed
+	Ahead   float64   `json:"clock_ahead_seconds,omitempty"`
+
+	PerMinute float64 `json:"per_minute,omitempty"` // records, over the last minutes
+	Silent    bool    `json:"silent,omitempty"`
+	AtBound   bool    `json:"at_bound,omitempty"` // more of it was refused a short time ago, for its rate or number
+}
+
+// boundFor is how long a node is said to be at its bound after something was refused.
+const boundFor = 5 * time.Minute
+
+// LastHeard is when anything of it was heard.
+func (n *Node) LastHeard() time.Time {
+	if n.Alive.After(n.Heard) {
+		return n.Alive
+	}
+	return n.Heard
 }
 
 // RefusedCount is how many of its records were refused.
@@ -489,11 +559,19 @@ func (n *Node) RefusedCount() (count uint64) {
 	return count
 }
 
-// Nodes returns all nodes, in order.
-func (b *Book) Nodes() []Node {
+// CountNodes is how many nodes are known.
+func (b *Book) CountNodes() int { return len(b.nodes) }
+
+// Nodes returns all nodes, in order. Who is silent is not known here.
+func (b *Book) Nodes(now time.Time) []Node {
 	list := make([]Node, 0, len(b.nodes))
 	for name, n := range b.nodes {
-		v := Node{Name: name, Records: n.records, Heard: n.heard}
+		v := Node{Name: name, Records: n.records, Heard: n.heard, Alive: n.alive, Behind: n.behind,
+			Waiting: n.heartbeat.Waiting, PerMinute: math.Round(n.saidBy(now)/saidTime.Minutes()*10) / 10,
+			AtBound: !n.boundAt.IsZero() && now.Sub(n.boundAt) < boundFor}
+		if !n.alive.IsZero() {
+			v.Ahead = math.Round(n.heartbeat.Sent.Sub(n.alive).Seconds()*1000) / 1000
+		}
 		for what, count := range n.refused {
 			if v.Refused == nil {
 				v.Refused = make(map[string]uint64)

@@ -186,8 +186,8 @@ func TestBounds(t *testing.T) {
 			if !errors.Is(err, tt.want) || changed != (tt.want == nil) {
 				t.Errorf("changed: %v, %v; want %v", changed, err, tt.want)
 			}
-			if tt.want != nil && b.Nodes()[0].Refused[tt.want.Error()] != 1 {
-				t.Errorf("counted as %v", b.Nodes()[0].Refused)
+			if tt.want != nil && b.Nodes(start)[0].Refused[tt.want.Error()] != 1 {
+				t.Errorf("counted as %v", b.Nodes(start)[0].Refused)
 			}
 		})
 	}
@@ -234,7 +234,7 @@ func TestAHostileNodeHasItsBoundAndNoMore(t *testing.T) {
 	for i := range 2 * limits.Nodes {
 		_, _ = b.Put(start, banOf(fmt.Sprintf("n%d", i), attacker, minutes(1)))
 	}
-	if n := len(b.Nodes()); n != limits.Nodes {
+	if n := len(b.Nodes(start)); n != limits.Nodes {
 		t.Errorf("%d nodes are kept, want %d", n, limits.Nodes)
 	}
 	about := b.Forget("hostile")
@@ -396,7 +396,7 @@ func TestNothingIsCountedTwiceOrLost(t *testing.T) {
 			for _, p := range b.Prefixes() {
 				count += len(b.About(p))
 			}
-			for _, n := range b.Nodes() {
+			for _, n := range b.Nodes(start) {
 				ofNodes += n.Records
 			}
 			if b.Len() != count || ofNodes != count {

@@ -158,9 +158,11 @@ func explanations() map[string]engine.Explanation {
 // withFleet is a node in touch with two others, of which one says nonsense.
 func withFleet(st *api.Status) {
 	st.Fleet = &fleet.Status{Connected: true, CaughtUp: true, Server: "tls://hub.example.net:4222", Records: 4711,
-		Sequence: 99_000, Nodes: []record.Node{
-			{Name: "pbx-berlin", Records: 4700, Heard: ago(time.Minute)},
-			{Name: "pbx-rome", Records: 11, Heard: ago(26 * time.Hour), Refused: map[string]uint64{"malformed": 12}},
+		Sequence: 99_000, Watching: true, Node: "pbx-here", Nodes: []record.Node{
+			{Name: "pbx-berlin", Records: 4700, Heard: ago(time.Minute), Alive: ago(20 * time.Second), Behind: 3,
+				PerMinute: 6012.5, AtBound: true, Waiting: 17, Ahead: -61.2},
+			{Name: "pbx-here", PerMinute: 0.4},
+			{Name: "pbx-rome", Records: 11, Heard: ago(26 * time.Hour), Silent: true, Refused: map[string]uint64{"malformed": 12}},
 		}}
 }
 

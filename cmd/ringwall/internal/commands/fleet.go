@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -19,6 +20,7 @@ import (
 	"github.com/ringwall/ringwall/pkg/daemon"
 	"github.com/ringwall/ringwall/pkg/fleet"
 	"github.com/ringwall/ringwall/pkg/fleet/hub"
+	"github.com/ringwall/ringwall/pkg/fleet/record"
 	"github.com/ringwall/ringwall/pkg/hint"
 	"github.com/ringwall/ringwall/pkg/humanize"
 	"github.com/ringwall/ringwall/pkg/printable"
@@ -82,13 +84,54 @@ func (c *commands) sayFleet(s *fleet.Status) error {
 	if len(s.Nodes) == 0 {
 		return nil
 	}
-	t := &table{header: []string{"NODE", "RECORDS", "LAST NEWS", "REFUSED"}, rightAligned: map[int]bool{1: true, 3: true}}
-	for _, n := range s.Nodes {
-		t.addRow(printable.String(n.Name), strconv.Itoa(n.Records), c.shortTime(n.Heard),
-			strconv.FormatUint(n.RefusedCount(), 10))
+	t := &table{header: []string{"NODE", "HEARD", "BEHIND", "RECORDS", "A MINUTE", "REFUSED", "NOTE"},
+		rightAligned: map[int]bool{2: true, 3: true, 4: true, 5: true}, cutOrder: []int{6}}
+	for i := range s.Nodes {
+		n := &s.Nodes[i]
+		heard, behind := "-", "-"
+		if last := n.LastHeard(); !last.IsZero() {
+			heard = c.shortTime(last)
+		}
+		if !n.Alive.IsZero() {
+			behind = strconv.FormatUint(n.Behind, 10)
+		}
+		t.addRow(printable.String(n.Name), heard, behind, strconv.Itoa(n.Records),
+			strconv.FormatFloat(n.PerMinute, 'f', -1, 64), strconv.FormatUint(n.RefusedCount(), 10),
+			nodeNote(n, s.Node))
 	}
-	return t.flushTo(c.out, c.Columns)
+	if err := t.flushTo(c.out, c.Columns); err != nil {
+		return err
+	}
+	if !s.Watching {
+		c.sayWrappedf("", "Who is silent is not known here: of a fleet of more than 200 nodes set fleet.watch: on where "+
+			"somebody looks.")
+	}
+	return nil
 }
+
+// nodeNote is what is to be known of a node.
+func nodeNote(n *record.Node, self string) string {
+	var notes []string
+	if n.Name == self {
+		notes = append(notes, "this node")
+	}
+	if n.Silent {
+		notes = append(notes, "SILENT")
+	}
+	if n.AtBound {
+		notes = append(notes, "AT ITS BOUND")
+	}
+	if n.Waiting > 0 {
+		notes = append(notes, fmt.Sprintf("%d wait for the hub", n.Waiting))
+	}
+	if off := time.Duration(n.Ahead * float64(time.Second)).Round(time.Second); off.Abs() >= clockTolerance {
+		notes = append(notes, fmt.Sprintf("its clock is %v off", off))
+	}
+	return strings.Join(notes, ", ")
+}
+
+// clockTolerance is what two clocks may differ by before somebody is told: a heartbeat has its way to go.
+const clockTolerance = 5 * time.Second
 
 func (c *commands) fleetJoinCommand() *cobra.Command {
 	return &cobra.Command{
@@ -210,7 +253,7 @@ func tryJoin(ctx context.Context, i hub.Invitation) error {
 	}
 	pool := x509.NewCertPool()
 	pool.AppendCertsFromPEM(i.CertificatePEM())
-	f := fleet.New(fleet.Config{Servers: []string{i.Server}, CredentialsFile: secret, Name: i.Fleet, Node: i.Node,
+	f := fleet.New(fleet.Config{Passive: true, Watch: fleet.WatchOff, Servers: []string{i.Server}, CredentialsFile: secret, Name: i.Fleet, Node: i.Node,
 		TLS: &tls.Config{RootCAs: pool, ServerName: hub.ServerName, MinVersion: tls.VersionTLS12},
 		Log: slog.New(slog.DiscardHandler)})
 	ctx, cancel := context.WithTimeout(ctx, joinTime)
