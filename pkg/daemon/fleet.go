@@ -361,7 +361,11 @@ func (w *fleetWord) apply(e *engine.Engine, now time.Time) (out []ban.Decision) 
 	isAllowed := slices.Contains(e.AllowedBy(w.prefix), engine.OriginFleet)
 	switch {
 	case w.allowed && !isAllowed:
-		out = append(out, e.Allow(now, w.prefix, engine.OriginFleet, "allowed at "+w.allow.Node)...)
+		where := "allowed at " + w.allow.Node
+		out = append(out, e.Allow(now, w.prefix, engine.OriginFleet, where)...)
+		for i := range out {
+			out[i].Detail = where // and no origin: what this node said itself it takes back
+		}
 	case !w.allowed && isAllowed:
 		e.Disallow(w.prefix, engine.OriginFleet)
 	}

@@ -84,6 +84,8 @@ func TestWhatOnePBXLearnsTheOtherKnows(t *testing.T) {
 		t.Errorf("why: %+v, %v", why, err)
 	}
 
+	b.wantMetrics("ringwall_fleet_bans 1", "ringwall_fleet_silent_nodes 0", "ringwall_fleet_bounded_nodes 0")
+
 	// A person at b lets it in: everywhere.
 	if _, err := b.client.Unban(t.Context(), api.UnbanRequest{Prefix: netip.MustParsePrefix("198.51.100.7/32")}); err != nil {
 		t.Fatal(err)
@@ -113,6 +115,11 @@ func TestACustomerOfOnePBXIsOneOfTheOther(t *testing.T) {
 	if d := b.await(ban.ActionTrust, "203.0.113.5/32"); d.Origin != "a" {
 		t.Errorf("b decided: %+v", d)
 	}
+	why, err := b.client.Why(t.Context(), netip.MustParseAddr("203.0.113.5"))
+	if err != nil || why.Trust == nil || why.Trust.Origin != "a" ||
+		!strings.Contains(strings.Join(why.Lines, "\n"), "with a password at node a of the fleet") {
+		t.Errorf("why: %+v, %v", why, err)
+	}
 	b.await(ban.ActionUnban, "203.0.113.5/32")
 	b.attack("IPV4/UDP/203.0.113.5/5060")
 	b.attack("IPV4/TLS/198.51.100.8/5071") // whose ban comes after that was judged
@@ -128,6 +135,16 @@ func TestACustomerOfOnePBXIsOneOfTheOther(t *testing.T) {
 	b.await(ban.ActionUnban, "198.51.100.8/32")
 	if _, ok := b.inKernel(firewall.Allow, "198.51.100.8/32"); !ok {
 		t.Error("b's kernel does not let it pass")
+	}
+	allowed, err := b.client.Allowed(t.Context())
+	if err != nil || !slices.ContainsFunc(allowed, func(e ban.Exemption) bool {
+		return e.Origin == "fleet" && e.Note == "allowed at a"
+	}) {
+		t.Errorf("the list does not say who allows it: %+v, %v", allowed, err)
+	}
+	history, err := b.client.History(t.Context(), time.Time{}, netip.MustParseAddr("198.51.100.8"))
+	if err != nil || len(history) != 2 || history[0].Action != ban.ActionBan || history[1].Detail != "allowed at a" {
+		t.Errorf("the history does not say who let it in: %+v, %v", history, err)
 	}
 	if _, err := a.client.Allow(t.Context(),
 		api.AllowRequest{Prefix: netip.MustParsePrefix("198.51.100.8/32"), Remove: true}); err != nil {

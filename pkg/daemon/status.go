@@ -187,6 +187,7 @@ func (d *Daemon) kernelError() error {
 
 // Present implements metrics.Source.
 func (d *Daemon) Present() metrics.Present {
+	fleetBans := 0
 	p := metrics.Present{Bans: make(map[metrics.BanKind]int), DroppedPackets: d.kernel.droppedPackets(d.fw)}
 	d.pipeline.ReadEngine(func(e *engine.Engine, now time.Time) {
 		stats := e.Stats(now)
@@ -198,11 +199,14 @@ func (d *Daemon) Present() metrics.Present {
 		}
 		p.GoodFlows, p.SlowFlows, p.SlowSources, p.Trickles = stats.GoodFlows, stats.SlowFlows, stats.SlowSources,
 			stats.Trickles
-		p.Proxies = stats.Proxies
+		p.Proxies, fleetBans = stats.Proxies, stats.FleetBans
 	})
 	p.Sensors = d.sensors.presentSensors(d.config.currentConfig().Sensors)
 	p.SignatureHits = d.sensors.marks.hitsByList()
-	p.Lists, p.Fleet = d.lists.presentLists(), d.fleet.present()
+	p.Lists = d.lists.presentLists()
+	if p.Fleet = d.fleet.present(); p.Fleet != nil {
+		p.Fleet.Bans = fleetBans
+	}
 	for _, dropped := range d.drops.latestDrops() {
 		if dropped.Serious() {
 			p.AllowedDropped++

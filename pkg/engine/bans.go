@@ -332,6 +332,9 @@ func (e *Engine) countBan(b *activeBan, n int) {
 		return
 	}
 	e.enforcedBans += n
+	if b.origin != "" {
+		e.fleetBans += n
+	}
 	e.bansOfKind[e.kindOf(b)] += n
 	if !b.proven {
 		e.forgeableBans += n

@@ -82,6 +82,7 @@ type Engine struct {
 	banRecords           int // records that all bans keep together
 	enforcedBans         int // of bans
 	bansOfKind           map[banKind]int
+	fleetBans            int                       // of enforcedBans, those on the word of other nodes
 	forgeableBans        int                       // of enforcedBans, those on evidence that could be forged
 	forgeableBudget      float64                   // how many such bans may begin at once, as of forgeableBudgetAt
 	forgeableBudgetAt    int64                     // when that was filled up

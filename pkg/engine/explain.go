@@ -214,9 +214,14 @@ func (w *explainer) explainClosed() {
 }
 
 func (w *explainer) explainTrust(t *trust) {
-	w.addSentence("trusted until %s: %s logged in from there with a password: %s", clockTime(w.Trust.Until),
-		humanize.Plural(len(w.Trust.Accounts), "account", "accounts"), humanize.List(w.Trust.Accounts, 8,
-			strconv.Quote))
+	if t.origin != "" {
+		w.addSentence("trusted until %s: somebody logged in from there with a password at node %s of the fleet",
+			clockTime(w.Trust.Until), t.origin)
+	} else {
+		w.addSentence("trusted until %s: %s logged in from there with a password: %s", clockTime(w.Trust.Until),
+			humanize.Plural(len(w.Trust.Accounts), "account", "accounts"), humanize.List(w.Trust.Accounts, 8,
+				strconv.Quote))
+	}
 	w.explainArithmetic()
 	foreign := 0
 	for _, f := range t.failures {

@@ -136,7 +136,7 @@ func (e *Engine) Stats(now time.Time) Stats {
 	e.advanceTime(now)
 	s := Stats{
 		Sources: e.sources.len(), Evicted: e.evictedSources,
-		Bans: e.enforcedBans, Observed: len(e.bans) - e.enforcedBans,
+		Bans: e.enforcedBans, FleetBans: e.fleetBans, Observed: len(e.bans) - e.enforcedBans,
 		Limited: maps.Clone(e.hitLimits), Suspended: e.suspendedBans,
 	}
 	for kind, n := range e.bansOfKind {

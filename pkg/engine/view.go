@@ -39,8 +39,9 @@ type Explanation struct {
 type Stats struct {
 	Sources   int            `json:"tracked_sources"`
 	Trusted   int            `json:"trusted_sources"`
-	Bans      int            `json:"bans"`     // enforced, active
-	Observed  int            `json:"observed"` // not enforced, active
+	Bans      int            `json:"bans"`                 // enforced, active
+	FleetBans int            `json:"fleet_bans,omitempty"` // of those, on the word of other nodes
+	Observed  int            `json:"observed"`             // not enforced, active
 	Evicted   uint64         `json:"evicted_sources"`
 	Limited   map[string]int `json:"limited,omitempty"`            // bans not made, by the bound that was hit
 	LeftOut   *time.Time     `json:"last_left_out_time,omitempty"` // when a bound kept somebody from being banned

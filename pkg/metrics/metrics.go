@@ -31,6 +31,7 @@ const (
 	fleetRecords       = "ringwall_fleet_records"
 	fleetWaiting       = "ringwall_fleet_waiting_records"
 	fleetRefused       = "ringwall_fleet_refused_records_total"
+	fleetBans          = "ringwall_fleet_bans"
 	fleetSilent        = "ringwall_fleet_silent_nodes"
 	fleetAtBound       = "ringwall_fleet_bounded_nodes"
 	listEntries        = "ringwall_list_entries"

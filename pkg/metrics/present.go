@@ -69,6 +69,7 @@ type FleetPresent struct {
 	Records   int    // that are known
 	Waiting   int    // that the servers have not confirmed
 	Refused   uint64 // of what others said
+	Bans      int    // in force here on the word of others
 	Silent    int    // nodes that should have been heard
 	AtBound   int    // nodes of which more was refused of late, for their rate or number
 }
@@ -97,7 +98,7 @@ type presentCollector struct {
 	leaks, leaking, allowedDropped                                       *prometheus.Desc
 	goodFlows, slowLanes, proxies                                        *prometheus.Desc
 	fleetConnected, fleetNodes, fleetRecords, fleetWaiting, fleetRefused *prometheus.Desc
-	fleetSilent, fleetAtBound                                            *prometheus.Desc
+	fleetBans, fleetSilent, fleetAtBound                                 *prometheus.Desc
 	listEntries, listPackets, listFetched                                *prometheus.Desc
 	listStale, listHeld, listLeftOut                                     *prometheus.Desc
 }
@@ -137,6 +138,7 @@ func newPresent(s Source) *presentCollector {
 		fleetRecords:   desc(fleetRecords, "What nodes of the fleet said and that still means something."),
 		fleetWaiting:   desc(fleetWaiting, "What this node said and the fleet's servers do not have."),
 		fleetRefused:   desc(fleetRefused, "What other nodes said and this one refused."),
+		fleetBans:      desc(fleetBans, "Bans in force on the word of other nodes of the fleet."),
 		fleetSilent:    desc(fleetSilent, "Nodes of the fleet that have not been heard for minutes."),
 		fleetAtBound:   desc(fleetAtBound, "Nodes of the fleet of which some was refused of late since they say so much."),
 		listEntries:    desc(listEntries, "Entries of a list of attackers.", "list"),
@@ -168,7 +170,7 @@ func (p *presentCollector) Describe(ch chan<- *prometheus.Desc) {
 		p.sensorLast, p.sensorLag, p.sensorTold,
 		p.signature, p.blind, p.last, p.kernel, p.enforcing,
 		p.fleetConnected, p.fleetNodes, p.fleetRecords, p.fleetWaiting, p.fleetRefused,
-		p.fleetSilent, p.fleetAtBound,
+		p.fleetBans, p.fleetSilent, p.fleetAtBound,
 		p.listEntries, p.listPackets, p.listFetched, p.listStale, p.listHeld, p.listLeftOut,
 		p.saved, p.goodFlows, p.slowLanes, p.proxies} {
 		ch <- d
@@ -224,6 +226,7 @@ func (p *presentCollector) Collect(ch chan<- prometheus.Metric) {
 		gauge(p.fleetRecords, float64(f.Records))
 		gauge(p.fleetWaiting, float64(f.Waiting))
 		counter(p.fleetRefused, float64(f.Refused))
+		gauge(p.fleetBans, float64(f.Bans))
 		gauge(p.fleetSilent, float64(f.Silent))
 		gauge(p.fleetAtBound, float64(f.AtBound))
 	}

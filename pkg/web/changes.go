@@ -178,6 +178,12 @@ func (p *Page) unbanByForm(r *http.Request, s session) (string, netip.Addr, erro
 	if res.Grace != nil {
 		text += " It is not banned again before " + p.shortTime(*res.Grace) + "."
 	}
+	switch res.Reach {
+	case api.ReachFleet:
+		text += " All nodes of the fleet let it in."
+	case api.ReachHere:
+		text += " Other nodes of the fleet go on as they are: ringwall unban " + name + " --fleet"
+	}
 	return text, prefix.Addr(), nil
 }
 

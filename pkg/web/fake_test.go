@@ -37,6 +37,7 @@ type fake struct {
 	err        error // of changes
 	asked      int   // snapshots
 	log        *slog.Logger
+	reach      api.Reach // of an unban
 }
 
 func ptr[T any](v T) *T { return &v }
@@ -165,7 +166,7 @@ func (f *fake) Unban(_ context.Context, req api.UnbanRequest) (api.UnbanResult, 
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.unbans = append(f.unbans, req)
-	res := api.UnbanResult{}
+	res := api.UnbanResult{Reach: f.reach}
 	for _, r := range f.restricted {
 		if r.Prefix.Overlaps(req.Prefix) {
 			res.RestrictionCount++

@@ -549,3 +549,23 @@ func TestAnAllowedGuesserIsAnAlarm(t *testing.T) {
 		t.Errorf("%q", try)
 	}
 }
+
+// What another node of a fleet saw is not this one's, and an unban says whom it reaches.
+func TestTheNodeThatSawItIsNamed(t *testing.T) {
+	f := newFake()
+	b := banOf("203.0.113.5/32")
+	b.Origin = "pbx-berlin"
+	f.ban(b)
+	f.ban(banOf("203.0.113.6/32"))
+	f.reach = api.ReachHere
+	p := made(t, f, "127.0.0.1:9646")
+	if body := ask(p.Handler(), http.MethodGet, "/", "").Body.String(); strings.Count(body, "seen by pbx-berlin") != 1 {
+		t.Error(body)
+	}
+	cookie := entered(t, p, api.Peer{User: "alice"})
+	form(p, "/unban", url.Values{"token": {token(t, p, cookie)}, "prefix": {"203.0.113.5/32"}}, cookie)
+	if body := ask(p.Handler(), http.MethodGet, "/why?address=203.0.113.5", "", cookie).Body.String(); !strings.Contains(body,
+		"ringwall unban 203.0.113.5 --fleet") {
+		t.Error(body)
+	}
+}

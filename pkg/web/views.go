@@ -392,6 +392,7 @@ type banRow struct {
 	Number                int
 	Comment               string
 	PBX                   string
+	Origin                string // the node of the fleet that saw it, if this one did not
 	Since, Until          time.Time
 	Observed, Network     bool
 }
@@ -420,6 +421,7 @@ func (p *Page) viewBans(s *snapshot) bansView {
 		if several {
 			r.PBX = printable.String(b.PBX)
 		}
+		r.Origin = printable.String(b.Origin)
 		v.Rows = append(v.Rows, r)
 	}
 	v.All = max(v.All, len(v.Rows))

@@ -13,6 +13,14 @@ import (
 
 const maxReason = 200 // columns of what a person wrote
 
+// atNode says at which node of a fleet it was, if not at this one.
+func atNode(origin string) string {
+	if origin == "" {
+		return ""
+	}
+	return " at " + printable.String(origin)
+}
+
 // VerdictSentence is the answer to "why" in one sentence. The function clock writes a time for the reader.
 func VerdictSentence(ex engine.Explanation, clock func(time.Time) string) string {
 	switch {
@@ -23,8 +31,9 @@ func VerdictSentence(ex engine.Explanation, clock func(time.Time) string) string
 		return fmt.Sprintf("%s would be banned until %s, but Ringwall only observes: %s.", ex.Address,
 			clock(ex.Ban.Until), BanCause(ex.Ban))
 	case ex.Trust != nil && ex.Verdict == "trusted":
-		return fmt.Sprintf("%s is not banned, and trusted until %s: %s logged in from there with the right password.",
-			ex.Address, clock(ex.Trust.Until), cmp.Or(humanize.Names(ex.Trust.Accounts, 5), "a user"))
+		return fmt.Sprintf("%s is not banned, and trusted until %s: %s logged in from there with the right password%s.",
+			ex.Address, clock(ex.Trust.Until), cmp.Or(humanize.Names(ex.Trust.Accounts, 5), "a user"),
+			atNode(ex.Trust.Origin))
 	case ex.Verdict == "allowed":
 		return fmt.Sprintf("%s is never banned: it is on the allow list%s.", ex.Address, entryNote(ex.Allow))
 	case ex.Verdict == "protected":
@@ -61,6 +70,13 @@ func BanCause(b *ban.Ban) string {
 			return "by hand, \"" + printable.Limit(b.Comment, maxReason) + "\""
 		}
 		return "by hand"
+	}
+	if b.Origin != "" {
+		s := humanize.Words(b.Reason) + ", seen by " + printable.String(b.Origin)
+		if b.Comment != "" {
+			s += " (" + printable.Limit(b.Comment, maxReason) + ")"
+		}
+		return s
 	}
 	s := humanize.Words(b.Reason) + ", " + humanize.Plural(b.Attempts, "attempt", "attempts")
 	if n := len(b.Accounts); n > 0 {

@@ -26,6 +26,9 @@ func TestVerdict(t *testing.T) {
 	}{
 		{"banned", banned, `203.0.113.5 is banned with all of 203.0.113.0/24 until 12:00, for another 58m: network, 6 attempts on 2 accounts (201, \x1b[31m).`},
 		{"observed", banned, `203.0.113.5 would be banned until 12:00, but Ringwall only observes: network, 6 attempts on 2 accounts (201, \x1b[31m).`},
+		{"banned", &ban.Ban{Prefix: netip.MustParsePrefix("203.0.113.5/32"), Reason: ban.ReasonScanner, Until: noon, Left: 1,
+			Origin: "pbx-berlin", Comment: "3 attempts"},
+			"203.0.113.5 is banned until 12:00, for another 1s: scanner, seen by pbx-berlin (3 attempts)."},
 		{"banned", &ban.Ban{Prefix: netip.MustParsePrefix("203.0.113.5/32"), Manual: true, Until: noon, Left: 1,
 			Comment: "spam"}, `203.0.113.5 is banned until 12:00, for another 1s: by hand, "spam".`},
 		{"banned", &ban.Ban{Prefix: netip.MustParsePrefix("203.0.113.5/32"), Until: noon, Left: 60, Attempts: 3,

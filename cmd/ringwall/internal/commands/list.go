@@ -158,8 +158,12 @@ func (c *commands) listTrust(cmd *cobra.Command, client *api.Client) error {
 	}, func(a, b ban.Trust) int {
 		return cmp.Or(b.Since.Compare(a.Since), a.Prefix.Compare(b.Prefix))
 	}, func(v ban.Trust) {
+		accounts := humanize.Names(v.Accounts, 5)
+		if v.Origin != "" {
+			accounts = "logged in at " + printable.String(v.Origin)
+		}
 		t.addRow(humanize.Prefix(v.Prefix), humanize.Duration(humanize.FromSeconds(v.Left)), c.shortTime(v.Since),
-			humanize.Score(v.Score), humanize.Names(v.Accounts, 5),
+			humanize.Score(v.Score), accounts,
 			wording.PlaceText(v.Place))
 	})
 	if err != nil || c.json {
