@@ -54,6 +54,7 @@ func stages() []stage {
 		{"flood", "a flood, all banned", measureFlood},
 		{"elements", "the elements of a flood, by a bare google/nftables loop and by Ringwall's writer",
 			measureElements},
+		{"lists", "a million addresses on lists: memory, and a packet of somebody who is on none", measureLists},
 		{"start", "start with the bans of a flood stored", measureStart},
 		{"unban", "bans of a flood ended, one and all", measureUnban},
 		{"idle", "10,000 bans and nothing to do", measureIdle},
@@ -80,7 +81,7 @@ func main() {
 func runStages(ctx context.Context) (err error) {
 	var o options
 	only := flag.String("only", "",
-		"stages, by comma: frame,sources,reaction,flood,elements,start,unban,idle,fail2ban (default: all but fail2ban)")
+		"stages, by comma: frame,sources,reaction,flood,elements,lists,start,unban,idle,fail2ban (default: all but fail2ban)")
 	flag.StringVar(&o.program, "ringwall", "",
 		"the program to measure, by its whole path (default: built from ./cmd/ringwall)")
 	flag.StringVar(&o.fail2ban, "fail2ban", "",
