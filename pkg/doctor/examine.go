@@ -55,7 +55,7 @@ func (e *exam) resolveHost(ctx context.Context, host string) ([]netip.Addr, erro
 
 // Examine makes every check and returns them in order. It takes some seconds, and ends early with ctx. It changes
 // nothing that lasts: it logs in to each Asterisk twice and leaves, and puts one documentation address (RFC 5737, RFC
-// 3849) into the kernel's set and takes it out again.
+// 3849) into the kernel's set and takes it out again. To a fleet it says that it trusts one no more, which nobody does.
 func Examine(ctx context.Context, o Options) []Check {
 	if o.Wait <= 0 {
 		o.Wait = 5 * time.Second
@@ -65,7 +65,7 @@ func Examine(ctx context.Context, o Options) []Check {
 		e.examineConfiguration, e.examineDaemon, e.listOwnPrefixes, e.examineAsterisks, e.examineKernel, e.examinePorts,
 		e.examineSensors,
 		e.examineFolders, e.examineClock, e.examineLockout,
-		e.examinePolicy, e.examineGeoFiles, e.examineLists,
+		e.examinePolicy, e.examineGeoFiles, e.examineLists, e.examineFleet,
 	} {
 		if ctx.Err() != nil {
 			break
