@@ -11,7 +11,15 @@ import (
 
 var program string
 
-func TestMain(m *testing.M) { trial.Main(m, &program, func() error { return goleak.Find() }) }
+func TestMain(m *testing.M) {
+	if file := os.Getenv(asClients); file != "" {
+		if err := runClients(file); err != nil {
+			panic(err)
+		}
+		return
+	}
+	trial.Main(m, &program, func() error { return goleak.Find() })
+}
 
 // isFullLength says whether the tests run at their full length.
 func isFullLength() bool { return os.Getenv("RINGWALL_FLEET") == "full" }
