@@ -83,13 +83,12 @@ func (d *Daemon) openKernel(cfg *config.Config) error {
 	d.writer = firewall.NewWriter(d.fw, d.pipeline.DesiredChanges, firewall.WriterConfig{
 		Log: d.log,
 		Rebuilt: func(cause string) {
-			if !first { // the writer's own first look finds what was ensured above
-				d.countRebuild(cause)
-			}
-			if first {
+			if first { // the writer's own first look finds what was ensured above
+				first = false
 				close(begun)
+				return
 			}
-			first = false
+			d.countRebuild(cause)
 			if d.lists != nil {
 				d.lists.want()
 			}

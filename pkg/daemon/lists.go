@@ -156,6 +156,10 @@ func (l *attackerLists) Run(ctx context.Context) error {
 
 // writeAndTell writes the lists, and reports whether the kernel has them.
 func (l *attackerLists) writeAndTell(ctx context.Context) bool {
+	select { // what was wanted until now is in what is written now
+	case <-l.wanted:
+	default:
+	}
 	err := l.write(ctx)
 	if ctx.Err() != nil {
 		return true

@@ -22,14 +22,16 @@ import (
 
 // endingTable is a kernel whose elements end, and that at times takes none.
 type endingTable struct {
-	mu    sync.Mutex
-	ends  map[string]time.Time
-	fails bool
+	mu     sync.Mutex
+	ends   map[string]time.Time
+	fails  bool
+	writes int
 }
 
 func (e *endingTable) SetLists(_ context.Context, listed iter.Seq[firewall.Listed]) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	e.writes++
 	if e.fails {
 		return errors.New("no memory")
 	}
@@ -81,14 +83,8 @@ func TestElementsOfListsAreRenewedBeforeTheyEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := config.DefaultList()
 		l.Name, l.File, l.Refresh = "own", path, 4*time.Hour
-		built := make(chan struct{})
-		close(built)
-		d := &Daemon{log: slog.New(slog.DiscardHandler), tableBuilt: built}
-		d.faults.log = d.log
 		table := &endingTable{}
-		a := &attackerLists{daemon: d, table: table, wanted: make(chan struct{}, 1),
-			exemptions: func(context.Context) ([]lists.Exemption, error) { return nil, nil }}
-		a.keeper = fetch.NewKeeper(listSources([]config.List{l}), dir, d.log, a.want)
+		a := keptLists(table, dir, l)
 		ctx, stop := context.WithCancel(t.Context())
 		var wg sync.WaitGroup
 		wg.Go(func() { _ = a.Run(ctx) })
@@ -110,4 +106,50 @@ func TestElementsOfListsAreRenewedBeforeTheyEnd(t *testing.T) {
 			t.Errorf("a day after its end %d are in force", n)
 		}
 	})
+}
+
+// keptLists are lists of a table that has nothing else.
+func keptLists(table listTable, dir string, all ...config.List) *attackerLists {
+	built := make(chan struct{})
+	close(built)
+	d := &Daemon{log: slog.New(slog.DiscardHandler), tableBuilt: built}
+	d.faults.log = d.log
+	a := &attackerLists{daemon: d, table: table, wanted: make(chan struct{}, 1),
+		exemptions: func(context.Context) ([]lists.Exemption, error) { return nil, nil }}
+	a.keeper = fetch.NewKeeper(listSources(all), dir, d.log, a.want)
+	return a
+}
+
+// An exchange of a million takes seconds of a processor: lists that become others at the same time are one, and a
+// restart is one.
+func TestListsThatChangeTogetherAreWrittenOnce(t *testing.T) {
+	from, dir := t.TempDir(), t.TempDir()
+	var all []config.List
+	for i := range 5 {
+		l := config.DefaultList()
+		l.Name, l.File, l.Refresh = fmt.Sprint("own", i), filepath.Join(from, fmt.Sprint(i)), 4*time.Hour
+		if err := os.WriteFile(l.File, fmt.Appendf(nil, "198.18.0.%d\n", i), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, l)
+	}
+	for _, run := range []struct {
+		what   string
+		writes int
+	}{{"without a copy it is at most what there is, and what was fetched", 2}, {"after a restart", 1}} {
+		synctest.Test(t, func(t *testing.T) {
+			table := &endingTable{}
+			a := keptLists(table, dir, all...)
+			a.want()
+			ctx, stop := context.WithCancel(t.Context())
+			var wg sync.WaitGroup
+			wg.Go(func() { _ = a.Run(ctx) })
+			time.Sleep(time.Hour)
+			if n := table.inForce(); n != len(all) || table.writes > run.writes {
+				t.Errorf("%s: %d are in force, after %d exchanges", run.what, n, table.writes)
+			}
+			stop()
+			wg.Wait()
+		})
+	}
 }
