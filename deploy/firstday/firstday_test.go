@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -36,7 +37,7 @@ type entry struct {
 // Asterisk where the events are real: README.md first, as on the first day. A page begins with a Ringwall that bans.
 func TestEveryCommand(t *testing.T) {
 	d := &day{machine: newMachine(t), t: t}
-	d.buildPackage(t)
+	d.bringPackages(t)
 	d.prepareMachine(t)
 	order := allPages(t)
 	// The first installs it, and the last removes it again.
@@ -69,15 +70,42 @@ func pageOrder(page string) int {
 	return 1
 }
 
-// buildPackage makes the package, as README.md says.
-func (d *day) buildPackage(t *testing.T) {
-	t.Helper()
-	cmd := exec.CommandContext(t.Context(), filepath.Join(top, "deploy/packages/build"), "-arch", runtime.GOARCH,
-		"-kind",
-		"deb", d.share)
+// built is a folder with the packages of this tree, made once, as README.md says.
+var built = sync.OnceValues(func() (string, error) {
+	dir := filepath.Join(scratch, "packages")
+	cmd := exec.Command(filepath.Join(top, "deploy/packages/build"), "-arch", runtime.GOARCH, dir)
 	cmd.Env = append(os.Environ(), "RINGWALL_VERSION=1.0.0", "SOURCE_DATE_EPOCH=1700000000")
 	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("build: %v\n%s", err, out)
+		return "", fmt.Errorf("build: %w\n%s", err, out)
+	}
+	return dir, nil
+})
+
+// scratch is where they are, for as long as the tests run.
+var scratch string
+
+func TestMain(m *testing.M) {
+	os.Exit(func() int {
+		dir, err := os.MkdirTemp("", "ringwall-firstday-")
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		defer func() { _ = os.RemoveAll(dir) }()
+		scratch = dir
+		return m.Run()
+	}())
+}
+
+// bringPackages puts the packages into the machine.
+func (d *day) bringPackages(t *testing.T) {
+	t.Helper()
+	dir, err := built()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.CopyFS(d.share, os.DirFS(dir)); err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -16,8 +16,8 @@ import (
 	"github.com/ringwall/ringwall/deploy/trial"
 )
 
-// machine is a Debian with Asterisk as Debian configures it, fresh from debootstrap, in the place of the lab's server.
-// It has namespaces of its own for mounts and processes, so nothing of it outlives the test.
+// machine is a Debian with Asterisk, fresh from debootstrap, in the place of the lab's server. It has namespaces of its
+// own for mounts and processes, so nothing of it outlives the test.
 type machine struct {
 	*lab.Lab
 	share  string // a folder of the host that is /mnt there
@@ -27,19 +27,41 @@ type machine struct {
 
 // hold is the machine's first process.
 const hold = `
-tree=$1 layer=$2 share=$3
-exec 8>>"$tree.lock"
-flock -s 8
-mkdir "$layer/upper" "$layer/work" "$layer/root"
-mount -t overlay -o "lowerdir=$tree,upperdir=$layer/upper,workdir=$layer/work" ringwall "$layer/root" 2>/dev/null || {
-	mount -t tmpfs -o mode=755 ringwall "$layer/root"
-	cp -a "$tree/." "$layer/root/"
+tree=$1 layer=$2 share=$3 asterisk=$4 fd=8
+hold() { # what is in the tree $1 as $2, to be written to
+	eval "exec $fd>>\"$1.lock\""
+	flock -s "$fd"
+	fd=$((fd - 1))
+	mkdir -p "$2.upper" "$2.work" "$2"
+	mount -t overlay -o "lowerdir=$1,upperdir=$2.upper,workdir=$2.work" ringwall "$2" 2>/dev/null || {
+		mount -t tmpfs -o mode=755 ringwall "$2"
+		cp -a "$1/." "$2/"
+	}
+	mount -t proc proc "$2/proc"
+	mount --rbind /dev "$2/dev"
 }
-mount -t proc proc "$layer/root/proc"
-mount --rbind /dev "$layer/root/dev"
+hold "$tree" "$layer/root"
 mount --bind "$share" "$layer/root/mnt"
+if [ "$asterisk" ]; then
+	hold "$asterisk" "$layer/asterisk"
+	for folder in etc var/lib var/log var/spool run; do
+		mkdir -p "$layer/root/$folder/asterisk" "$layer/asterisk/$folder/asterisk"
+		cp -a "$layer/asterisk/$folder/asterisk" "$layer/root/$folder/"
+		mount --bind "$layer/root/$folder/asterisk" "$layer/asterisk/$folder/asterisk"
+	done
+	mkdir "$layer/root/srv/asterisk"
+	mount --rbind "$layer/asterisk" "$layer/root/srv/asterisk"
+fi
 echo ready
 read -r _ || true
+`
+
+// bySource puts an Asterisk into a Debian whose packages have none, as "make install" does, but for its libraries: those
+// of another Debian, where it lives.
+const bySource = `
+useradd --system --no-create-home --uid "$(stat -c %u /etc/asterisk)" --user-group asterisk
+printf '#!/bin/sh\nexec chroot /srv/asterisk /usr/sbin/asterisk "$@"\n' >/usr/sbin/asterisk
+chmod 755 /usr/sbin/asterisk
 `
 
 // phones are what the administrator had before: Debian's own pjsip.conf has neither transport nor phone.
@@ -65,18 +87,37 @@ type=aor
 max_contacts=10
 `
 
+// newMachine is a Debian with the Asterisk of its package, as Debian configures it.
 func newMachine(t *testing.T) *machine {
+	t.Helper()
+	return newMachineOf(t, "22", "")
+}
+
+// newDebian12 is the current Debian, with an Asterisk that somebody compiled.
+func newDebian12(t *testing.T) *machine {
+	t.Helper()
+	return newMachineOf(t, "debian", "22")
+}
+
+// newMachineOf is a machine with a tree of the lab, and with the Asterisk of another one where the first has none.
+func newMachineOf(t *testing.T, debian, asterisk string) *machine {
 	t.Helper()
 	m := &machine{Lab: lab.Start(t, lab.Options{Version: 22}), share: t.TempDir()}
 	m.StopAsterisk(t) // the lab's own: this machine has another
 	layer := t.TempDir()
 	m.root = filepath.Join(layer, "root")
-	tree, err := exec.CommandContext(t.Context(), "../lab/lab", "tree", "22").Output()
-	if err != nil {
-		t.Fatalf("no tree of Asterisk 22: %v", err)
+	tree := func(name string) string {
+		if name == "" {
+			return ""
+		}
+		folder, err := exec.CommandContext(t.Context(), "../lab/lab", "tree", name).Output()
+		if err != nil {
+			t.Fatalf("no tree %s: %v", name, err)
+		}
+		return strings.TrimSpace(string(folder))
 	}
 	cmd := exec.Command("unshare", "--mount", "--pid", "--fork", "--kill-child", "--propagation", "private", "--",
-		"/bin/sh", "-euc", hold, "sh", strings.TrimSpace(string(tree)), layer, m.share)
+		"/bin/sh", "-euc", hold, "sh", tree(debian), layer, m.share, tree(asterisk))
 	in, keep, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
@@ -101,6 +142,9 @@ func newMachine(t *testing.T) *machine {
 	}
 	m.writeFile(t, "pjsip.conf", config)
 	m.writeFile(t, "systemctl", systemctl)
+	if asterisk != "" {
+		m.runScript(t, bySource)
+	}
 	// An administrator's own user, who is not root.
 	m.runScript(t, `cat /mnt/pjsip.conf >>/etc/asterisk/pjsip.conf
 		install -m 755 /mnt/systemctl /usr/bin/systemctl

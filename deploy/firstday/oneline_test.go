@@ -24,16 +24,21 @@ while IFS= read -r line && [[ $line != $'\r' ]]; do :; done <&3
 cat <&3
 `
 
-// newRepository makes a signed repository of the package, and serves it beside the machine. Tests of deploy/packages say
-// whose signatures are refused.
-func (d *day) newRepository(t *testing.T) (url string) {
+// repository is a signed repository of the packages, served beside the machine.
+type repository struct {
+	url, dir string
+	home     string // gpg's, with its key alone
+}
+
+// newRepository makes one. Tests of deploy/packages say whose signatures apt refuses.
+func (d *day) newRepository(t *testing.T) repository {
 	t.Helper()
 	dir, home := t.TempDir(), t.TempDir()
 	l, err := d.Listen(t.Context(), lab.Server, "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	url = "http://" + l.Addr().String()
+	url := "http://" + l.Addr().String()
 	server := &http.Server{Handler: http.FileServer(http.Dir(dir)), ReadHeaderTimeout: time.Minute}
 	go func() { _ = server.Serve(l) }()
 	t.Cleanup(func() { _ = server.Close() })
@@ -46,7 +51,7 @@ func (d *day) newRepository(t *testing.T) (url string) {
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("repository: %v\n%s", err, out)
 	}
-	return url
+	return repository{url, dir, home}
 }
 
 // picture is every file of the machine: mode, owner, what a link leads to, checksum. What dpkg and others write in their
@@ -56,7 +61,7 @@ func (d *day) picture(t *testing.T) map[string]string {
 	out := d.runScript(t, `find / -xdev \( -path /mnt -o -path /proc -o -path /dev -o -path /tmp -o -path /run -o -path /root \
 		-o -path /var/lib/dpkg -o -path /var/log -o -path /var/cache -o -path /var/lib/asterisk -o -path /var/spool \
 		-o -path /etc/passwd- -o -path /etc/group- -o -path /etc/shadow- -o -path /etc/gshadow- -o -path /etc/.pwd.lock \
-		-o -path /etc/subuid- -o -path /etc/subgid- -o -path /var/lib/apt/lists/lock -o -path /var/lib/apt/lists/partial -o -path /var/lib/apt/lists/auxfiles \
+		-o -path /var/lib/rpm -o -path /var/lib/dnf -o -name __pycache__ -o -path /etc/subuid- -o -path /etc/subgid- -o -path /var/lib/apt/lists/lock -o -path /var/lib/apt/lists/partial -o -path /var/lib/apt/lists/auxfiles \
 		-o -path /var/lib/apt/extended_states \) -prune \
 		-o \( -path '/etc/*' -o -path '/var/*' -o -path '/home/*' \) -type f -exec sha256sum {} + \
 		-o -printf '%M:%U:%G:%l %p\n'
@@ -115,63 +120,76 @@ TEXT
 		printf '[general]\nenabled = no\n;webenabled = yes\nport = 5038\nbindaddr = 0.0.0.0\n\n;[mark]\n;secret = mysecret\n' >manager.conf`, ""},
 }
 
+// oneLine is what is typed to have Ringwall from it.
+func (r repository) oneLine() string { return "curl -fsSL " + r.url + "/install.sh | sh" }
+
+// installCurl puts the program of the one line there, and something that plays systemd, whose unit it is.
+func (d *day) installCurl(t *testing.T) {
+	t.Helper()
+	d.writeFile(t, "curl", curl)
+	d.runScript(t, "install -m 755 /mnt/curl /usr/local/bin/curl; mkdir -p /run/systemd/system")
+}
+
 // TestOneLine installs Ringwall by one line where an Asterisk runs, as each flavour lays it out; has it see an attack; and
 // undoes it by another line, which leaves every file as it was.
 func TestOneLine(t *testing.T) {
 	d := &day{machine: newMachine(t), t: t}
-	d.buildPackage(t)
-	url := d.newRepository(t)
-	d.writeFile(t, "curl", curl)
-	// A source that is broken is no reason to fail; the machine's first process is no systemd, but its script plays one.
-	d.runScript(t, `install -m 755 /mnt/curl /usr/local/bin/curl
-		mkdir -p /run/systemd/system
-		echo 'deb http://127.0.0.1:1/debian forky main' >/etc/apt/sources.list`)
-	line := "curl -fsSL " + url + "/install.sh | sh"
+	d.bringPackages(t)
+	line := d.newRepository(t).oneLine()
+	d.installCurl(t)
+	// A source that is broken is no reason to fail.
+	d.runScript(t, "echo 'deb http://127.0.0.1:1/debian forky main' >/etc/apt/sources.list")
 	for _, row := range laidOut {
 		t.Run(row.name, func(t *testing.T) {
 			d.runScript(t, "cd /etc/asterisk\n"+row.script+"\nchown -R asterisk:asterisk .\nasterisk -rx 'manager reload'")
-			before := d.picture(t)
-			began := time.Now()
-			out, err := d.tryScript(t, line)
-			took := time.Since(began)
-			if err != nil {
-				t.Fatalf("%v\n%s", err, out)
-			}
-			verdict := out[strings.LastIndex(out, "\n! It watches")+1:]
-			t.Logf("%d keystrokes and %.1f s, until the doctor says:\n%s", len(line)+1, took.Seconds(), verdict)
-			var green strings.Builder
-			for line := range strings.Lines(d.runScript(t, "ringwall doctor")) {
-				if row.open == "" || !strings.Contains(line, " "+row.open+" ") {
-					green.WriteString(line)
-				}
-			}
-			outcomes["README.md: ringwall doctor"](t, d, green.String())
-			if out := d.runScript(t, "ringwall check --print"); !strings.Contains(out, "mode: observe") {
-				t.Error("it does not observe")
-			}
-			if row.name == "Debian" {
-				d.scanUntilDecided(t, curious)
-				if out := d.runScript(t, "ringwall history"); !strings.Contains(out, "would be banned") {
-					t.Errorf("the attack is not in its history:\n%s", out)
-				}
-			}
-			// Said again it changes nothing, and does not forget who installed it.
-			installed := d.picture(t)
-			if out, err := d.tryScript(t, line); err != nil {
-				t.Fatalf("said again: %v\n%s", err, out)
-			}
-			comparePictures(t, installed, d.picture(t), "/var/lib/ringwall")
-			if out, err := d.tryScript(t, line+" -s -- --undo"); err != nil {
-				t.Fatalf("%v\n%s", err, out)
-			}
-			comparePictures(t, before, d.picture(t), "")
-			if _, err := d.tryScript(t, "command -v ringwall"); err == nil {
-				t.Error("the program is still there")
-			}
-			if out := d.runScript(t, "asterisk -rx 'manager show users'"); strings.Contains(out, "ringwall") {
-				t.Errorf("Asterisk still has the user:\n%s", out)
-			}
+			d.comesAndGoes(t, line, row.open, row.name == "Debian")
 		})
+	}
+}
+
+// comesAndGoes installs Ringwall by the one line, and undoes it. open is what the doctor warns of, "" for nothing.
+func (d *day) comesAndGoes(t *testing.T, line, open string, attacked bool) {
+	t.Helper()
+	before := d.picture(t)
+	began := time.Now()
+	out, err := d.tryScript(t, line)
+	took := time.Since(began)
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	verdict := out[strings.LastIndex(out, "\n! It watches")+1:]
+	t.Logf("%d keystrokes and %.1f s, until the doctor says:\n%s", len(line)+1, took.Seconds(), verdict)
+	var green strings.Builder
+	for line := range strings.Lines(d.runScript(t, "ringwall doctor")) {
+		if open == "" || !strings.Contains(line, " "+open+" ") {
+			green.WriteString(line)
+		}
+	}
+	outcomes["README.md: ringwall doctor"](t, d, green.String())
+	if out := d.runScript(t, "ringwall check --print"); !strings.Contains(out, "mode: observe") {
+		t.Error("it does not observe")
+	}
+	if attacked {
+		d.scanUntilDecided(t, curious)
+		if out := d.runScript(t, "ringwall history"); !strings.Contains(out, "would be banned") {
+			t.Errorf("the attack is not in its history:\n%s", out)
+		}
+	}
+	// Said again it changes nothing, and does not forget who installed it.
+	installed := d.picture(t)
+	if out, err := d.tryScript(t, line); err != nil {
+		t.Fatalf("said again: %v\n%s", err, out)
+	}
+	comparePictures(t, installed, d.picture(t), "/var/lib/ringwall")
+	if out, err := d.tryScript(t, line+" -s -- --undo"); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	comparePictures(t, before, d.picture(t), "")
+	if _, err := d.tryScript(t, "command -v ringwall"); err == nil {
+		t.Error("the program is still there")
+	}
+	if out := d.runScript(t, "asterisk -rx 'manager show users'"); strings.Contains(out, "ringwall") {
+		t.Errorf("Asterisk still has the user:\n%s", out)
 	}
 }
 

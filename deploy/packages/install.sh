@@ -100,7 +100,8 @@ gpgkey=file://$rpm_key
 TEXT
 	chmod 0644 $rpm_key $rpm_source
 	[ -z "$ours" ] || echo "$mark" >>$rpm_source
-	"$dnf" -y --disablerepo='*' --enablerepo=ringwall makecache </dev/null || {
+	# Where it may skip a source that it cannot read, as most distributions have it, a wrong signature is no failure.
+	"$dnf" -y --disablerepo='*' --enablerepo=ringwall --setopt=ringwall.skip_if_unavailable=0 makecache </dev/null || {
 		remove_dnf
 		die "the packages at $url cannot be had, or their signature is not what it should be; nothing was changed"
 	}
@@ -110,6 +111,9 @@ TEXT
 remove_dnf() {
 	if [ -e $rpm_source ]; then
 		"$dnf" -q --disablerepo='*' --enablerepo=ringwall clean all >/dev/null 2>&1 || true
+		# It leaves whose signatures it believed, in a folder named after the source and a number of 16 digits.
+		four='[0-9a-f][0-9a-f][0-9a-f][0-9a-f]'
+		rm -rf /var/cache/dnf/ringwall-$four$four$four$four /var/cache/libdnf5/ringwall-$four$four$four$four
 	fi
 	rm -f $rpm_source $rpm_key
 	# dnf has put it there when it saw it first (gpgkey=).
