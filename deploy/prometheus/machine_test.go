@@ -79,12 +79,14 @@ func newMachine(t *testing.T) *machine {
 	m.control = &api.Client{Socket: filepath.Join(dir, "ringwall.sock")}
 	blocked := filepath.Join(dir, "blocked.txt")
 	m.writeFile(blocked, "203.0.113.200\n10.0.0.1\n") // the second is nobody on the internet, and left out
+	lapi := filepath.Join(dir, "lapi.yaml")
+	m.writeFile(lapi, "url: http://127.0.0.1:1\nlogin: a\npassword: hunter2\n") // nobody is there
 	m.writeFile(m.config, fmt.Sprintf("asterisk:\n  - {name: pbx1, address: %q, username: ringwall, secret: s3cret, "+
 		"learn: "+
 		"\"off\"}\n"+
 		"control: {socket: %q}\nstate: {path: %q}\nlists: [{name: own, file: %q}]\n"+
-		"fleet: {servers: [\"nats://127.0.0.1:1\"], node: a}\n%s", l.Addr(), m.control.Socket,
-		filepath.Join(dir, "state.db"), blocked, settings))
+		"fleet: {servers: [\"nats://127.0.0.1:1\"], node: a}\ncrowdsec: {credentials_file: %q}\n%s", l.Addr(),
+		m.control.Socket, filepath.Join(dir, "state.db"), blocked, lapi, settings))
 	m.daemon = netnstest.Spawn(t, m.space, ringwall, "run", "--config", m.config)
 	m.awaitSession()
 	return m

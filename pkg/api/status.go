@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/ringwall/ringwall/pkg/crowdsec"
 	"github.com/ringwall/ringwall/pkg/engine"
 	"github.com/ringwall/ringwall/pkg/fleet"
 	"github.com/ringwall/ringwall/pkg/humanize"
@@ -16,25 +17,26 @@ import (
 
 // Status is the daemon at a glance.
 type Status struct {
-	Version     string        `json:"version"`
-	PID         int           `json:"pid"`
-	Time        time.Time     `json:"time"` // when this was true
-	Started     time.Time     `json:"started"`
-	Uptime      float64       `json:"uptime_seconds"`
-	Mode        string        `json:"mode"` // enforce or observe
-	Config      ConfigStatus  `json:"config"`
-	PBXs        []PBXStatus   `json:"asterisk"`
-	Sensors     []Sensor      `json:"sensors"`
-	Signatures  []Signature   `json:"signatures,omitempty"` // those that hit
-	Engine      engine.Stats  `json:"engine"`
-	Kernel      KernelStatus  `json:"kernel"`
-	Ports       PortsStatus   `json:"ports"`
-	Dropped     []Dropped     `json:"dropped_by_others,omitempty"` // let in by Ringwall, not by another firewall
-	ObserveOnly []Observed    `json:"observe_only"`                // services whose evidence never bans
-	Geo         []GeoFile     `json:"geo,omitempty"`
-	Lists       []ListStatus  `json:"lists,omitempty"`
-	Fleet       *fleet.Status `json:"fleet,omitempty"` // nil: there is none
-	Warnings    []Warning     `json:"warnings"`
+	Version     string           `json:"version"`
+	PID         int              `json:"pid"`
+	Time        time.Time        `json:"time"` // when this was true
+	Started     time.Time        `json:"started"`
+	Uptime      float64          `json:"uptime_seconds"`
+	Mode        string           `json:"mode"` // enforce or observe
+	Config      ConfigStatus     `json:"config"`
+	PBXs        []PBXStatus      `json:"asterisk"`
+	Sensors     []Sensor         `json:"sensors"`
+	Signatures  []Signature      `json:"signatures,omitempty"` // those that hit
+	Engine      engine.Stats     `json:"engine"`
+	Kernel      KernelStatus     `json:"kernel"`
+	Ports       PortsStatus      `json:"ports"`
+	Dropped     []Dropped        `json:"dropped_by_others,omitempty"` // let in by Ringwall, not by another firewall
+	ObserveOnly []Observed       `json:"observe_only"`                // services whose evidence never bans
+	Geo         []GeoFile        `json:"geo,omitempty"`
+	Lists       []ListStatus     `json:"lists,omitempty"`
+	Fleet       *fleet.Status    `json:"fleet,omitempty"`    // nil: there is none
+	CrowdSec    *crowdsec.Status `json:"crowdsec,omitempty"` // nil: there is no LAPI
+	Warnings    []Warning        `json:"warnings"`
 }
 
 // ConfigStatus is the file in force. Error is why a later version of it is not; where it was of no use at the start

@@ -27,6 +27,7 @@ func (ps *parser) checkConfig(c *Config, mode fs.FileMode) {
 	ps.checkHEP(&c.Sensors.HEP)
 	ps.checkLists(c.Lists)
 	ps.checkExport(&c.Export)
+	ps.checkCrowdSec(&c.CrowdSec)
 	ps.checkFleet(&c.Fleet)
 	ps.checkNotify(c.Notify, c.Asterisk, mode)
 }

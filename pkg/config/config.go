@@ -15,6 +15,7 @@ type Config struct {
 	Sensors  Sensors    `yaml:"sensors"`
 	Lists    []List     `yaml:"lists"`
 	Export   Export     `yaml:"export"`
+	CrowdSec CrowdSec   `yaml:"crowdsec"`
 	Fleet    Fleet      `yaml:"fleet"`
 	Metrics  Metrics    `yaml:"metrics"`
 	Control  Control    `yaml:"control"`

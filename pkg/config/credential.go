@@ -154,25 +154,34 @@ func (ps *parser) sendableSecret(key, value string) Secret {
 // secretFile reads a file that holds a secret and perhaps a line break behind it. systemd guards a credential by its
 // folder, so its own mode does not count.
 func (ps *parser) secretFile(key, name string, credential bool) Secret {
+	text, ok := ps.secretText(key, name, credential)
+	if !ok {
+		return Secret{}
+	}
+	return ps.sendableSecret(key, text)
+}
+
+// secretText reads what a file holds that nobody else may read.
+func (ps *parser) secretText(key, name string, credential bool) (text string, ok bool) {
 	data, mode, err := ps.readFile(name, maxSecretFile)
 	if err != nil {
 		ps.fail(key, "the secret cannot be read from "+plainText(name)+": "+reasonText(err),
 			detail{cause: err, outside: true,
 				hint: cmp.Or(hint.Of(err), "its name, and the rights of the user that the daemon runs as")})
-		return Secret{}
+		return "", false
 	}
 	if mode&0o004 != 0 && !credential {
 		ps.fail(key, fmt.Sprintf("everybody can read %s (mode %04o)", plainText(name), mode.Perm()),
 			detail{outside: true,
 				hint: "chmod 0640 " + plainText(name)})
-		return Secret{}
+		return "", false
 	}
-	text := strings.TrimSuffix(strings.TrimSuffix(string(data), "\n"), "\r")
+	text = strings.TrimSuffix(strings.TrimSuffix(string(data), "\n"), "\r")
 	if text == "" {
 		ps.fail(key, plainText(name)+" is empty", detail{outside: true, hint: "the secret in it, on one line"})
-		return Secret{}
+		return "", false
 	}
-	return ps.sendableSecret(key, text)
+	return text, true
 }
 
 var errNotRegular = errors.New("not a regular file")

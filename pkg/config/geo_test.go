@@ -64,7 +64,7 @@ func TestMistakesOfGeo(t *testing.T) {
 		{"countries in the wrong place", base + "geo: {countries: {NL: 2}}\n",
 			`ringwall.yaml:5: geo.countries: unknown key here; allowed: files, multiply; try: geo.multiply.countries`},
 		{"a word of others", base + "geoip: {files: []}\n",
-			`ringwall.yaml:5: geoip: unknown key, did you mean geo?; allowed: asterisk, policy, geo, firewall, sensors, lists, export, fleet, metrics, control, state, log, notify`},
+			`ringwall.yaml:5: geoip: unknown key, did you mean geo?; allowed: asterisk, policy, geo, firewall, sensors, lists, export, crowdsec, fleet, metrics, control, state, log, notify`},
 	})
 }
 

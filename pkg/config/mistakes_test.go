@@ -27,6 +27,8 @@ func machine(folder string) config.Environment {
 		"lines":                  {Data: []byte("hunter2\nhunter3\n"), Mode: 0o600},
 		"long":                   {Data: bytes.Repeat([]byte("hunter2"), 1000), Mode: 0o600},
 		"empty":                  {Data: []byte("\n"), Mode: 0o640},
+		"lapi":                   {Data: []byte("url: http://127.0.0.1:8080/\nlogin: pbx\npassword: hunter2\n"), Mode: 0o640},
+		"far":                    {Data: []byte("url: http://192.0.2.1:8080\nlogin: pbx\npassword: hunter2\n"), Mode: 0o640},
 		"program":                {Mode: 0o755},
 		"folder":                 {Mode: fs.ModeDir | 0o755},
 		"credentials/ami-secret": {Data: []byte("hunter2"), Mode: 0o444},
@@ -99,10 +101,10 @@ func TestMistakesOfYAMLAndKeys(t *testing.T) {
 			`ringwall.yaml: the file is empty; try: begin with examples/minimal.yaml`},
 		{"a list instead of sections", `- a
 `,
-			`ringwall.yaml:1: the file holds a list where sections belong; allowed: the keys asterisk, policy, geo, firewall, sensors, lists, export, fleet, metrics, control, state, log, notify; try: key: value, with a space after the colon`},
+			`ringwall.yaml:1: the file holds a list where sections belong; allowed: the keys asterisk, policy, geo, firewall, sensors, lists, export, crowdsec, fleet, metrics, control, state, log, notify; try: key: value, with a space after the colon`},
 		{"text instead of sections", `asterisk
 `,
-			`ringwall.yaml:1: the file holds text where sections belong; allowed: the keys asterisk, policy, geo, firewall, sensors, lists, export, fleet, metrics, control, state, log, notify; try: key: value, with a space after the colon`},
+			`ringwall.yaml:1: the file holds text where sections belong; allowed: the keys asterisk, policy, geo, firewall, sensors, lists, export, crowdsec, fleet, metrics, control, state, log, notify; try: key: value, with a space after the colon`},
 		{"a tab", `policy:
 	threshold: 5
 asterisk:
@@ -211,13 +213,13 @@ policy: {mode: observe}
 			`ringwall.yaml:7: policy.points.unknown_accuont: unknown key, did you mean unknown_account?; allowed: unknown_account, wrong_password, acl, unanswered_challenge, manager, honeypot, silent_guess, probing, scanner, malformed_sip, iax, http, dialplan`},
 		{"a misspelt section", base + `polices: {}
 `,
-			`ringwall.yaml:5: polices: unknown key, did you mean policy?; allowed: asterisk, policy, geo, firewall, sensors, lists, export, fleet, metrics, control, state, log, notify`},
+			`ringwall.yaml:5: polices: unknown key, did you mean policy?; allowed: asterisk, policy, geo, firewall, sensors, lists, export, crowdsec, fleet, metrics, control, state, log, notify`},
 		{"a key with a capital", base + `Policy: {}
 `,
-			`ringwall.yaml:5: Policy: unknown key, did you mean policy?; allowed: asterisk, policy, geo, firewall, sensors, lists, export, fleet, metrics, control, state, log, notify`},
+			`ringwall.yaml:5: Policy: unknown key, did you mean policy?; allowed: asterisk, policy, geo, firewall, sensors, lists, export, crowdsec, fleet, metrics, control, state, log, notify`},
 		{"a key of another section", base + `threshold: 5
 `,
-			`ringwall.yaml:5: threshold: unknown key here; allowed: asterisk, policy, geo, firewall, sensors, lists, export, fleet, metrics, control, state, log, notify; try: policy.threshold`},
+			`ringwall.yaml:5: threshold: unknown key here; allowed: asterisk, policy, geo, firewall, sensors, lists, export, crowdsec, fleet, metrics, control, state, log, notify; try: policy.threshold`},
 		{"a word of fail2ban", base + `policy:
   bantime: 1h
 `,

@@ -115,7 +115,7 @@ func TestMistakesOfNotify(t *testing.T) {
 		{"an hour for each", base + "notify:\n  - " + hook + ", timeout: 1h}\n",
 			`ringwall.yaml:6: notify[0].timeout: out of range: "1h"; allowed: 1s to 5m`},
 		{"a word of others", base + "webhook: " + hook + "}\n",
-			`ringwall.yaml:5: webhook: unknown key, did you mean notify?; allowed: asterisk, policy, geo, firewall, sensors, lists, export, fleet, metrics, control, state, log, notify`},
+			`ringwall.yaml:5: webhook: unknown key, did you mean notify?; allowed: asterisk, policy, geo, firewall, sensors, lists, export, crowdsec, fleet, metrics, control, state, log, notify`},
 	})
 }
 

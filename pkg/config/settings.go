@@ -499,6 +499,24 @@ func allSettings() []setting {
 			meaning: "A file that holds only the token, which who reads sends as bearer or as password: its whole path.",
 			reason:  "none on loopback; elsewhere it is needed"},
 
+		{path: "crowdsec",
+			meaning: "A CrowdSec LAPI that is told of our bans, and whose allow lists are honoured. See " +
+				"deploy/docs/crowdsec.md."},
+		{path: "crowdsec.url",
+			meaning: "Where it is: https://HOST:PORT, or http:// to this machine.",
+			reason:  "that of credentials_file"},
+		{path: "crowdsec.credentials_file", allowed: checkedBy((*parser).checkWholePathOrNone),
+			meaning: "The file with url, login and password that cscli machines add NAME --auto --file FILE writes: its whole " +
+				"path.",
+			reason: "none; only you know whether you have a LAPI"},
+		{path: "crowdsec.ca_file", allowed: checkedBy((*parser).checkWholePathOrNone),
+			meaning: "The certificate that signed the LAPI's: a PEM file, its whole path.",
+			reason:  "the certificates of the system"},
+		{path: "crowdsec.proven_only", byDefault: true,
+			meaning: "Leave out what a forged packet could have made, and bans of one service: CrowdSec's bouncers close " +
+				"everything.",
+			reason: "whoever forges a customer's address must not get it closed everywhere"},
+
 		{path: "fleet",
 			meaning: "Share bans, trust and what is allowed with the other PBXes of the same operator, over NATS with " +
 				"JetStream. deploy/docs/fleet.md says how."},

@@ -97,6 +97,7 @@ type Daemon struct {
 	feed      *api.Feed // history, and those who follow it
 	announcer *pipeline.Announcer
 	notifier  *notify.Notifier
+	crowdSec  crowdSec
 	metrics   *metrics.Metrics
 	page      atomic.Pointer[web.Page] // nil: there is none
 	geoFiles  *geo.Databases
@@ -177,6 +178,8 @@ func New(o Options) (_ *Daemon, err error) {
 	d.openSensors()
 	d.addPart("fleet", "mend what it says, then: systemctl reload ringwall", d.fleet.open)
 	d.openLists(cfg)
+	d.crowdSec.daemon = d
+	d.addPart("crowdsec", "mend the file that it names, then: systemctl reload ringwall", d.crowdSec.open)
 	for _, a := range cfg.Asterisk {
 		p, err := d.newPBX(a)
 		if err != nil {

@@ -23,6 +23,7 @@ func (d *Daemon) notifyOf(decision ban.Decision) {
 		d.opts.OnDecision(decision)
 	}
 	d.lists.noteDecision(decision)
+	d.crowdSec.noteDecision(decision)
 	if decision.Origin == "" { // of a ban that another node made, that node tells
 		d.notifier.Push(decision)
 	}

@@ -67,6 +67,7 @@ func (d *Daemon) reopenParts(old, new *config.Config) {
 			p.name == "sensors.hep" && old.Sensors.HEP != new.Sensors.HEP,
 			p.name == "fleet" && !reflect.DeepEqual(old.Fleet, new.Fleet),
 			p.name == "export" && old.Export != new.Export,
+			p.name == "crowdsec" && old.CrowdSec != new.CrowdSec,
 			p.name == "policy.signatures": // its files may have changed
 			p.openAnew()
 		default:

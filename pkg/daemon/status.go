@@ -87,7 +87,7 @@ func (b backend) Status(context.Context) (api.Status, error) {
 			Text: "what happens is not saved: " + b.store.Err().Error(), Try: "look at the disk of " + cfg.State.Path,
 		})
 	}
-	s.Lists = b.lists.statuses()
+	s.Lists, s.CrowdSec = b.lists.statuses(), b.crowdSec.status()
 	s.Warnings = append(s.Warnings, listWarnings(s.Lists)...)
 	s.Warnings = append(s.Warnings, proxyWarnings(proxies)...)
 	for _, limit := range sortedKeys(s.Engine.Limited) {
@@ -203,7 +203,7 @@ func (d *Daemon) Present() metrics.Present {
 	})
 	p.Sensors = d.sensors.presentSensors(d.config.currentConfig().Sensors)
 	p.SignatureHits = d.sensors.marks.hitsByList()
-	p.Lists = d.lists.presentLists()
+	p.Lists, p.CrowdSec = d.lists.presentLists(), d.crowdSec.present()
 	if p.Fleet = d.fleet.present(); p.Fleet != nil {
 		p.Fleet.Bans = fleetBans
 	}

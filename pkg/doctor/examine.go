@@ -65,7 +65,7 @@ func Examine(ctx context.Context, o Options) []Check {
 		e.examineConfiguration, e.examineDaemon, e.listOwnPrefixes, e.examineAsterisks, e.examineKernel, e.examinePorts,
 		e.examineSensors,
 		e.examineFolders, e.examineClock, e.examineLockout,
-		e.examinePolicy, e.examineGeoFiles, e.examineLists, e.examineFleet,
+		e.examinePolicy, e.examineGeoFiles, e.examineLists, e.examineFleet, e.examineCrowdSec,
 	} {
 		if ctx.Err() != nil {
 			break

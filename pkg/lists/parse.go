@@ -28,6 +28,10 @@ const (
 	CrowdSec Format = "crowdsec" // a LAPI's decisions, or a plain list of CrowdSec's
 )
 
+// CrowdSecScenario is how the scenarios of bans begin that Ringwall has told a LAPI. Read back from there they would be in
+// force for longer than they are, and after an unban.
+const CrowdSecScenario = "ringwall/"
+
 // Formats are all of them.
 func Formats() []Format { return []Format{Auto, Plain, Netset, NDJSON, APIBAN, CrowdSec} }
 
@@ -388,12 +392,15 @@ func (p *Parsed) decisions(in io.Reader, limits Limits, now time.Time) error {
 }
 
 func (p *Parsed) decision(d *json.Decoder, limits Limits, now time.Time) error {
-	var one struct{ Value, Scope, Type, Duration string }
+	var one struct{ Value, Scope, Type, Duration, Scenario string }
 	if err := d.Decode(&one); err != nil {
 		return notJSON(err)
 	}
 	if scope := strings.ToLower(one.Scope); scope != "ip" && scope != "range" || one.Type != "ban" {
 		return nil // a country, a captcha
+	}
+	if strings.HasPrefix(one.Scenario, CrowdSecScenario) {
+		return nil
 	}
 	prefix, err := ParsePrefix(one.Value)
 	length, err2 := time.ParseDuration(one.Duration)

@@ -12,7 +12,8 @@ type Present struct {
 	// SignatureHits are requests with the mark of a scanner's program, by the list: that of Ringwall, or of files.
 	SignatureHits  map[string]uint64
 	Lists          []ListPresent
-	Fleet          *FleetPresent // nil: there is none
+	Fleet          *FleetPresent    // nil: there is none
+	CrowdSec       *CrowdSecPresent // nil: there is no LAPI
 	PBXs           []PBXPresent
 	Bans           map[BanKind]int
 	GoodFlows      int // of logins, which pass whatever is banned
@@ -74,6 +75,13 @@ type FleetPresent struct {
 	AtBound   int    // nodes of which more was refused of late, for their rate or number
 }
 
+// CrowdSecPresent is a LAPI that is told of bans, at the moment of a scrape.
+type CrowdSecPresent struct {
+	Up                                  bool
+	Told, Waiting, LeftOut, OnAllowList int // bans
+	Alerts, Failures                    int // since the start
+}
+
 // ListPresent is a list of attackers at the moment of a scrape.
 type ListPresent struct {
 	Name    string
@@ -99,6 +107,7 @@ type presentCollector struct {
 	goodFlows, slowLanes, proxies                                        *prometheus.Desc
 	fleetConnected, fleetNodes, fleetRecords, fleetWaiting, fleetRefused *prometheus.Desc
 	fleetBans, fleetSilent, fleetAtBound                                 *prometheus.Desc
+	crowdSecUp, crowdSecBans, crowdSecAlerts, crowdSecFailed             *prometheus.Desc
 	listEntries, listPackets, listFetched                                *prometheus.Desc
 	listStale, listHeld, listLeftOut                                     *prometheus.Desc
 }
@@ -141,6 +150,10 @@ func newPresent(s Source) *presentCollector {
 		fleetBans:      desc(fleetBans, "Bans in force on the word of other nodes of the fleet."),
 		fleetSilent:    desc(fleetSilent, "Nodes of the fleet that have not been heard for minutes."),
 		fleetAtBound:   desc(fleetAtBound, "Nodes of the fleet of which some was refused of late since they say so much."),
+		crowdSecUp:     desc(crowdSecUp, "Whether CrowdSec's LAPI was told of all bans, the last time that it was tried."),
+		crowdSecBans:   desc(crowdSecBans, "Bans, by whether CrowdSec's LAPI has them.", "state"),
+		crowdSecAlerts: desc(crowdSecAlerts, "Alerts that were sent to CrowdSec's LAPI."),
+		crowdSecFailed: desc(crowdSecFailures, "Times that CrowdSec's LAPI could not be told."),
 		listEntries:    desc(listEntries, "Entries of a list of attackers.", "list"),
 		listPackets:    desc(listPackets, "Packets of sources on a list: dropped, or only counted.", "list"),
 		listFetched:    desc(listFetched, "Unix time of the last time that a list was fetched; 0 before the first.", "list"),
@@ -171,6 +184,7 @@ func (p *presentCollector) Describe(ch chan<- *prometheus.Desc) {
 		p.signature, p.blind, p.last, p.kernel, p.enforcing,
 		p.fleetConnected, p.fleetNodes, p.fleetRecords, p.fleetWaiting, p.fleetRefused,
 		p.fleetBans, p.fleetSilent, p.fleetAtBound,
+		p.crowdSecUp, p.crowdSecBans, p.crowdSecAlerts, p.crowdSecFailed,
 		p.listEntries, p.listPackets, p.listFetched, p.listStale, p.listHeld, p.listLeftOut,
 		p.saved, p.goodFlows, p.slowLanes, p.proxies} {
 		ch <- d
@@ -229,6 +243,15 @@ func (p *presentCollector) Collect(ch chan<- prometheus.Metric) {
 		gauge(p.fleetBans, float64(f.Bans))
 		gauge(p.fleetSilent, float64(f.Silent))
 		gauge(p.fleetAtBound, float64(f.AtBound))
+	}
+	if c := now.CrowdSec; c != nil {
+		gauge(p.crowdSecUp, boolValue(c.Up))
+		gauge(p.crowdSecBans, float64(c.Told), "told")
+		gauge(p.crowdSecBans, float64(c.Waiting), "waiting")
+		gauge(p.crowdSecBans, float64(c.LeftOut), "left_out")
+		gauge(p.crowdSecBans, float64(c.OnAllowList), "on_allow_list")
+		counter(p.crowdSecAlerts, float64(c.Alerts))
+		counter(p.crowdSecFailed, float64(c.Failures))
 	}
 	for _, l := range now.Lists {
 		gauge(p.listEntries, float64(l.Entries), l.Name)

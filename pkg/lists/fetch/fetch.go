@@ -202,7 +202,7 @@ func (f *fetcher) ask(ctx context.Context, s *Source, u *url.URL, last *Copy) (*
 		cancel()
 		return nil, errors.New("the url cannot be read")
 	}
-	r.Header.Set("User-Agent", "ringwall (+https://github.com/ringwall/ringwall)")
+	r.Header.Set("User-Agent", "ringwall/1 (ringwall on github.com)") // a LAPI warns of more than one slash
 	if last != nil && last.ETag != "" {
 		r.Header.Set("If-None-Match", last.ETag)
 	}

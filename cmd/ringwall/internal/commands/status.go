@@ -14,6 +14,7 @@ import (
 
 	"github.com/ringwall/ringwall/pkg/api"
 	"github.com/ringwall/ringwall/pkg/config"
+	"github.com/ringwall/ringwall/pkg/crowdsec"
 	"github.com/ringwall/ringwall/pkg/engine"
 	"github.com/ringwall/ringwall/pkg/firewall"
 	"github.com/ringwall/ringwall/pkg/hint"
@@ -114,7 +115,7 @@ func (c *commands) sayStatus(st api.Status) error {
 	c.sayf("")
 	for _, line := range slices.Concat(sensorLines(st.Sensors, c.Now()), engineLines(st), kernelLines(st.Kernel),
 		portLines(st.Ports),
-		listLines(st.Lists, c.Now()), geoLines(st.Geo, c.Now())) {
+		listLines(st.Lists, c.Now()), crowdSecLines(st.CrowdSec), geoLines(st.Geo, c.Now())) {
 		c.sayf("%-9s %s", line[0], line[1])
 	}
 	c.sayWarnings(st)
@@ -304,6 +305,26 @@ func listLines(all []api.ListStatus, now time.Time) (lines [][2]string) {
 		lines = append(lines, [2]string{"List", text})
 	}
 	return lines
+}
+
+// crowdSecLines say what a LAPI was told.
+func crowdSecLines(s *crowdsec.Status) [][2]string {
+	if s == nil {
+		return nil
+	}
+	text := fmt.Sprintf("%s: %s told", printable.String(s.URL), humanize.Plural(s.Told, "ban", "bans"))
+	for _, part := range []struct {
+		n    int
+		text string
+	}{{s.Waiting, "waiting"}, {s.LeftOut, "without room"}, {s.OnAllowList, "on its allow lists"}} {
+		if part.n > 0 {
+			text += fmt.Sprintf(", %d %s", part.n, part.text)
+		}
+	}
+	if s.Error != "" {
+		text += "; " + printable.Line(s.Error)
+	}
+	return [][2]string{{"CrowdSec", text}}
 }
 
 // geoLines say which files know places, and how old they are.
