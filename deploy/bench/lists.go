@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -9,6 +10,8 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"os"
+	"path/filepath"
+	"regexp"
 	"runtime"
 	"slices"
 	"strconv"
@@ -17,6 +20,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ringwall/ringwall/pkg/api"
 	"github.com/ringwall/ringwall/pkg/config"
 	"github.com/ringwall/ringwall/pkg/daemon"
 	"github.com/ringwall/ringwall/pkg/firewall"
@@ -34,18 +38,27 @@ const (
 const (
 	networksOctet = 60
 	goodOctet     = 20
-	cableOctet    = 10
 )
+
+// isNobodys says whether an address is one that no list may name, and some more.
+func isNobodys(a netip.Addr) bool {
+	switch b := a.As4(); b[0] {
+	case 0, 10, 100, 127, 169, 172, 192, 198, 203:
+		return true
+	default:
+		return b[0] >= 224
+	}
+}
 
 // listEntries yields a million of them, the addresses all over.
 func listEntries(yield func(firewall.Listed) bool) {
 	for i, n := uint32(0), 0; n < listedAddresses; i++ {
 		var b [4]byte
 		binary.BigEndian.PutUint32(b[:], i*2654435761) // odd, so that none comes twice
-		if b[0] == networksOctet || b[0] == goodOctet || b[0] == cableOctet {
+		a := netip.AddrFrom4(b)
+		if b[0] == networksOctet || b[0] == goodOctet || isNobodys(a) {
 			continue
 		}
-		a := netip.AddrFrom4(b)
 		if !yield(firewall.Listed{From: a, To: a, List: n % listCount}) {
 			return
 		}
@@ -218,7 +231,82 @@ func measureLists(ctx context.Context, o *options) error {
 		}
 		fmt.Printf("  exchange %d: %v\n", n+1, took)
 	}
-	return comparePackets(ctx, o, without, with)
+	if err := comparePackets(ctx, o, without, with); err != nil {
+		return err
+	}
+	return measureListsOfProgram(ctx, o)
+}
+
+// measureListsOfProgram measures the same with the program itself, which reads its lists from files.
+func measureListsOfProgram(ctx context.Context, o *options) error {
+	h, err := newHost(ctx, o)
+	if err != nil {
+		return err
+	}
+	defer h.close()
+	dir := filepath.Dir(h.config)
+	if err := writeLists(dir); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(h.config, os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintln(f, "lists:")
+	for i := range listCount {
+		_, e := fmt.Fprintf(f, "  - {name: list%d, file: %q}\n", i, listFile(dir, i))
+		err = errors.Join(err, e)
+	}
+	if err := errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	took := regexp.MustCompile(fmt.Sprintf(`elements=%d took=(\S+)`, listedAddresses+listedNetworks))
+	if err := h.startDaemon(ctx, o); err != nil {
+		return err
+	}
+	err = waitUntil(ctx, "all is in force", func() bool { return took.MatchString(h.daemon.Output()) })
+	if err != nil {
+		return fmt.Errorf("%w; it said:\n%s", err, h.daemon.Output())
+	}
+	fmt.Printf("  the program: %.0f MB resident, at most %.0f", h.memoryMB("VmRSS"), h.memoryMB("VmHWM"))
+	for range o.rounds {
+		now := time.Now()
+		if err := os.Chtimes(listFile(dir, 0), now, now); err != nil { // so that it is read anew
+			return err
+		}
+		if _, err := h.client.RefreshList(ctx, api.ListRefreshRequest{Name: "list0"}); err != nil {
+			return err
+		}
+	}
+	var all []string
+	for _, m := range took.FindAllStringSubmatch(h.daemon.Output(), -1) {
+		all = append(all, m[1])
+	}
+	fmt.Printf("; after %d exchanges, which took %s: %.0f and %.0f\n", len(all), strings.Join(all, ", "), h.memoryMB("VmRSS"),
+		h.memoryMB("VmHWM"))
+	return nil
+}
+
+func listFile(dir string, list int) string {
+	return filepath.Join(dir, fmt.Sprintf("list%d.txt", list))
+}
+
+// writeLists writes the lists into a folder, without what no list may name.
+func writeLists(dir string) error {
+	var text [listCount]bytes.Buffer
+	for l := range listEntries {
+		p := netip.PrefixFrom(l.From, 32)
+		if l.From != l.To {
+			p = netip.PrefixFrom(l.From, 27)
+		}
+		fmt.Fprintln(&text[l.List], p)
+	}
+	for i := range text {
+		if err := os.WriteFile(listFile(dir, i), text[i].Bytes(), 0o600); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // comparePackets sends the same packets through both, a few at a time in turn.
