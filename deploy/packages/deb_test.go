@@ -140,6 +140,10 @@ func testDeb(t *testing.T, d *debian) {
 		d.wantOutput(t, "systemd-analyze verify ringwall.service", "")
 		d.runScript(t, "systemd-analyze security --no-pager --offline=true --threshold=20 "+
 			"/usr/lib/systemd/system/ringwall.service")
+		d.wantOutput(t, "systemd-analyze verify ringwall-hub.service", "")
+		d.runScript(t, "systemd-analyze security --no-pager --offline=true --threshold=20 "+
+			"/usr/lib/systemd/system/ringwall-hub.service")
+		d.runScript(t, "! test -e /etc/systemd/system/multi-user.target.wants/ringwall-hub.service")
 	})
 	t.Run("pages and completions", func(t *testing.T) {
 		pages := d.runScript(t, "dpkg -L ringwall | grep /man/man")

@@ -74,6 +74,14 @@ then: systemctl reload ringwall
 TEXT
 }
 
+# with_hub says whether this machine serves a fleet: that is nothing which a package begins.
+with_hub() { [ -e /var/lib/ringwall-hub ]; }
+
+restart_hub() {
+	systemd_runs && with_hub || return 0
+	systemctl try-restart ringwall-hub.service || echo "ringwall: systemctl status ringwall-hub" >&2
+}
+
 # restart lets the new program run where the old one ran. Bans stay in the kernel meanwhile. The unit's reload checks
 # the configuration with the new program, as the service would: with a mistake the old one goes on.
 restart() {
