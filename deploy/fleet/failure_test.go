@@ -73,7 +73,10 @@ func TestTheHubFails(t *testing.T) {
 	}
 
 	t.Run("it is down when they start", func(t *testing.T) {
+		early := proven(b, 20)
+		agree(t)
 		hub.stop()
+		unban(t, a, early[:10]...)
 		for _, n := range list {
 			n.stop()
 			n.start()
@@ -81,7 +84,7 @@ func TestTheHubFails(t *testing.T) {
 		for _, n := range list {
 			reacts(t, n)
 		}
-		a.says("NOT CONNECTED", "connection refused", "50 wait for the hub")
+		a.says("NOT CONNECTED", "connection refused", "60 wait for the hub")
 		hub.start()
 		agree(t)
 	})

@@ -25,7 +25,7 @@ type Config struct {
 	Share, Accept   []record.Kind
 	Watch           Watch
 	Passive         bool   // nobody is told that this node is there
-	KeptFile        string // keeps over a restart what persons decided for this node alone; empty: nothing does
+	KeptFile        string // keeps over a restart what persons decided, and no server knows; empty: nothing does
 
 	Log *slog.Logger
 	Now func() time.Time // nil: time.Now
@@ -49,10 +49,11 @@ type Fleet struct {
 	connectedAt time.Time // zero while it is not
 	watchedAt   time.Time // since when heartbeats are heard; zero while they are not
 
-	forgotten map[string]mark     // see Forget
-	voided    map[string]struct{} // see TakeForgotten
-	unsaved   bool                // what is to be kept has changed
-	saving    sync.Mutex          // of who writes KeptFile
+	forgotten   map[string]mark     // see Forget
+	voided      map[string]struct{} // see TakeForgotten
+	unsaved     bool                // what is to be kept has changed
+	keepsUnsent bool                // in the file is what no server had confirmed
+	saving      sync.Mutex          // of who writes KeptFile
 
 	toSend    chan struct{} // something is in the outbox, or it is time to try again
 	hasChange chan struct{} // something is in changed
@@ -100,6 +101,7 @@ func (f *Fleet) Say(list ...record.Record) {
 		}
 		if changed {
 			f.outbox.put(r)
+			f.unsaved = f.unsaved || isOfPerson(r.Kind)
 		}
 	}
 	if f.outbox.len() > 0 {

@@ -543,3 +543,37 @@ func TestANodeSpeaksAsOthersListen(t *testing.T) {
 		t.Errorf("b bans %d, a %d", len(got), len(banned(a)))
 	}
 }
+
+// What persons said while no server was there is not lost with a restart.
+func TestWhatPersonsSaidWaitsOverARestart(t *testing.T) {
+	dir, port := t.TempDir(), freePort(t)
+	cfg := configOf(fmt.Sprintf("nats://127.0.0.1:%d", port), "a")
+	cfg.KeptFile = filepath.Join(t.TempDir(), "fleet.json")
+	s := startServer(t, dir, port, nil)
+	a, stop := run(t, cfg)
+	b, _ := run(t, configOf(s.ClientURL(), "b"))
+	b.Say(banOf(address(1)), banOf(address(2)))
+	await(t, a, "a knows", func() bool { return len(banned(a)) == 2 })
+	stopServer(s)
+	await(t, a, "a is alone", func() bool { return !a.Status().Connected })
+	a.Unban(address(1), time.Now().Add(time.Hour))
+	a.Say(record.Record{Key: record.Key{Kind: record.Allow, Prefix: address(3)}})
+	stop()
+	a, stop = run(t, cfg)
+	await(t, a, "a knows what it has to say", func() bool { return a.Status().Waiting == 3 })
+	startServer(t, dir, port, nil)
+	await(t, b, "b hears it", func() (ok bool) {
+		b.Read(func(k *record.Book, now time.Time) { _, ok = k.Others(now, record.Allow, address(3)) })
+		return ok && !bans(b, address(1)) && bans(b, address(2))
+	})
+	if bans(a, address(1)) || !bans(a, address(2)) {
+		t.Errorf("a bans %v", banned(a))
+	}
+	await(t, a, "all is said", func() bool { return a.Status().Waiting == 0 })
+	stop()
+	a, _ = run(t, cfg)
+	await(t, a, "a is back", func() bool { return a.Status().CaughtUp })
+	if got := banned(a); !slices.Equal(got, []netip.Prefix{address(2)}) {
+		t.Errorf("after a restart a bans %v", got)
+	}
+}

@@ -578,4 +578,7 @@ func (f *Fleet) confirm(r record.Record) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.outbox.confirm(r)
+	if f.keepsUnsent && len(f.outbox.others.records) == 0 {
+		f.unsaved = true
+	}
 }
