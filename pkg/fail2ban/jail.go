@@ -32,6 +32,8 @@ type Jail struct {
 	Ignore    []string // words of ignoreip
 	IgnoreCmd string
 	Own       []string // keys that its own section sets
+
+	mails mails // to nobody, where it sends none
 }
 
 // FailureKinds is what a jail counts, and so which of Ringwall's points its numbers are about.
@@ -159,6 +161,9 @@ func (c *jailConfig) readJail(name string, say func(string)) Jail {
 	for _, a := range actions {
 		if !slices.Contains(j.Actions, a.name) {
 			j.Actions = append(j.Actions, a.name)
+		}
+		if m, ok := mailOf(a); ok && len(j.mails.to) == 0 {
+			j.mails = m
 		}
 	}
 	j.Counts = countedFailures(name, j.Filter, own.List)

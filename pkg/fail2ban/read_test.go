@@ -254,3 +254,45 @@ func TestFilesThatCannotBeReadAreNamed(t *testing.T) {
 		}
 	}
 }
+
+// Who got mails of fail2ban gets Ringwall's, too.
+func TestMailsGoOn(t *testing.T) {
+	const defaults = "[DEFAULT]\ndestemail = root@localhost\nsender = root@<fq-hostname>\nmta = sendmail\n" +
+		"action_ = iptables-multiport[port=\"5060\"]\n" +
+		"action_mwl = %(action_)s\n  %(mta)s-whois-lines[sender=\"%(sender)s\", dest=\"%(destemail)s\", logpath=\"x\"]\n" +
+		"action = %(action_)s\n[asterisk]\nenabled = true\n"
+	for name, c := range map[string]struct {
+		local    string
+		from, to string
+	}{
+		"nothing":  {"", "", ""},
+		"as it is": {"[asterisk]\naction = %(action_mwl)s\n", "ringwall@localhost", "root@localhost"},
+		"with both addresses": {"[DEFAULT]\ndestemail = a@example.com, b@example.com\nsender = fail2ban@pbx.example.com\n" +
+			"action = %(action_mwl)s\n", "fail2ban@pbx.example.com", "a@example.com b@example.com"},
+		"by an old how-to": {"[asterisk]\naction = iptables-allports[name=ASTERISK, protocol=all]\n" +
+			"  sendmail[name=ASTERISK, dest=root, sender=fail2ban@example.org]\n", "fail2ban@example.org", "root@localhost"},
+		"by mail": {"[asterisk]\naction = mail-whois[name=a, dest=admin@example.com]\n", "ringwall@example.com",
+			"admin@example.com"},
+		"to what is no address": {"[asterisk]\naction = sendmail[dest=\"a@example.com\\nBcc: x@example.com\", " +
+			"sender=\"\x1b@example.com\"]\n", "ringwall@example.com", "x@example.com"},
+		"of a jail that is about something else": {"[sshd]\nenabled = true\naction = sendmail[dest=\"a@example.com\"]\n", "", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			im := read(t, fail2ban.Options{Jail: files(t, map[string]string{"jail.conf": defaults, "jail.local": c.local}),
+				DB: database(t)})
+			cfg, yaml := parsed(t, im)
+			from, to := "", ""
+			for _, n := range cfg.Notify {
+				from, to = n.SMTP.From, strings.Join(n.SMTP.To, " ")
+			}
+			if from != c.from || to != c.to {
+				t.Errorf("from %q to %q:\n%s", from, to, yaml)
+			}
+			for _, l := range im.NotImported {
+				if strings.Contains(l.What, "mail") {
+					t.Errorf("%+v", l)
+				}
+			}
+		})
+	}
+}

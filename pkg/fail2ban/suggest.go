@@ -416,7 +416,7 @@ func (im *Import) reportUnsupported(j Jail) {
 	}
 	var more []string
 	for _, a := range j.Actions {
-		if !isFirewallAction(a) {
+		if !isFirewallAction(a) && !isMailAction(a) {
 			more = append(more, a)
 		}
 	}

@@ -38,6 +38,7 @@ func (im *Import) WriteYAML(w io.Writer) error {
 	if !allowed {
 		im.writeAllow(&b)
 	}
+	im.writeMails(&b)
 	_, err := io.WriteString(w, b.String())
 	return err
 }
