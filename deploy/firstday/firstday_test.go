@@ -142,6 +142,11 @@ func (d *day) resetTo(t *testing.T) {
 		chgrp ringwall /etc/ringwall/ringwall.yaml; chmod 640 /etc/ringwall/ringwall.yaml
 		systemctl start ringwall; systemctl reload ringwall`)
 	d.waitForMode(t)
+	// Sensors are opened after that. Pages show what events are with what they see.
+	trial.WaitUntil(t, "packets are looked at", func() bool {
+		_, err := d.tryScript(t, `ringwall status --json | grep -q '"name":"tap","alive":true'`)
+		return err == nil
+	})
 	d.odd = false
 }
 
