@@ -577,3 +577,56 @@ func TestWhatPersonsSaidWaitsOverARestart(t *testing.T) {
 		t.Errorf("after a restart a bans %v", got)
 	}
 }
+
+// Ten minutes of clock make no word of a node count more or less than another one's: what was said last counts, whoever
+// said it.
+func TestAClockThatIsWrong(t *testing.T) {
+	for _, by := range []time.Duration{10 * time.Minute, -10 * time.Minute} {
+		t.Run(by.String(), func(t *testing.T) {
+			s := startServer(t, t.TempDir(), -1, nil)
+			cfg := configOf(s.ClientURL(), "wrong")
+			cfg.Now = func() time.Time { return time.Now().Add(by) }
+			wrong, _ := run(t, cfg)
+			a, _ := run(t, configOf(s.ClientURL(), "a"))
+			b, _ := run(t, configOf(s.ClientURL(), "b"))
+			all := []*fleet.Fleet{wrong, a, b}
+			agree := func(what string, want bool) {
+				t.Helper()
+				for _, f := range all {
+					await(t, f, f.Node()+": "+what, func() bool { return bans(f, attacker) == want })
+				}
+			}
+			for _, banning := range all {
+				for _, unbanning := range all {
+					banning.Say(banOf(attacker))
+					agree("banned by "+banning.Node(), true)
+					unbanning.Unban(attacker, time.Time{})
+					agree("unbanned by "+unbanning.Node(), false)
+				}
+			}
+		})
+	}
+}
+
+// A clock that is further ahead could beat everything that others say: it is refused. It hears the others.
+func TestAClockThatIsTooFarAhead(t *testing.T) {
+	s := startServer(t, t.TempDir(), -1, nil)
+	cfg := configOf(s.ClientURL(), "far")
+	cfg.Now = func() time.Time { return time.Now().Add(record.MaxAhead + time.Minute) }
+	far, _ := run(t, cfg)
+	a, _ := run(t, configOf(s.ClientURL(), "a"))
+	far.Say(banOf(attacker))
+	await(t, a, "it is refused", func() bool {
+		for _, n := range a.Status().Nodes {
+			if n.Name == "far" {
+				return n.Refused[record.ErrClock.Error()] > 0
+			}
+		}
+		return false
+	})
+	if bans(a, attacker) {
+		t.Error("it is believed")
+	}
+	a.Say(banOf(address(1)))
+	await(t, far, "it hears the others", func() bool { return bans(far, address(1)) })
+}
