@@ -5,6 +5,7 @@ import (
 	"maps"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -173,6 +174,64 @@ func TestTheHubFails(t *testing.T) {
 		c.reload()
 		agree(t)
 	})
+	if !isFullLength() {
+		return // a program at another time takes two minutes to build
+	}
+	t.Run("one node's clock is ten minutes ahead", func(t *testing.T) {
+		c.stop()
+		c.program, c.isAhead = programAhead(t, 10*time.Minute), true
+		c.start()
+		early, here := proven(a, 20), proven(c, 20)
+		agree(t)
+		unban(t, c, early[:10]...)
+		unban(t, b, here[:10]...)
+		agree(t)
+		again := append(early[:5:5], here[:5]...)
+		for _, attacker := range again {
+			banned[attacker] = true
+		}
+		c.proven(early[:5]...)
+		a.proven(here[:5]...)
+		agree(t)
+		reacts(t, c)
+		agree(t)
+	})
+}
+
+// programAhead builds the program so that it is so much later for it.
+func programAhead(t *testing.T, by time.Duration) string {
+	t.Helper()
+	dir := t.TempDir()
+	run := func(name string, args ...string) {
+		t.Helper()
+		cmd := exec.Command(name, args...)
+		cmd.Dir = ".."
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%s %q: %v\n%s", name, args, err, out)
+		}
+	}
+	run("go", "run", "./clock/later", "-years", "1", dir)
+	const year = "31557600" // seconds, as it writes them
+	files, err := filepath.Glob(filepath.Join(dir, "*.go"))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("%q, %v", files, err)
+	}
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(string(text), year) {
+			t.Fatalf("%s has no year in it", file)
+		}
+		text = []byte(strings.ReplaceAll(string(text), year, fmt.Sprint(int(by/time.Second))))
+		if err := os.WriteFile(file, text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ahead := filepath.Join(dir, "ringwall")
+	run("go", "-C", "..", "build", "-overlay="+filepath.Join(dir, "overlay.json"), "-o", ahead, "./cmd/ringwall")
+	return ahead
 }
 
 // TestTheDiskOfTheHubIsFull has the hub keep what nodes say on a disk that somebody else fills.
