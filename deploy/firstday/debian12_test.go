@@ -89,9 +89,8 @@ func (d *day) becomesRPM(t *testing.T) {
 	cmd := exec.CommandContext(t.Context(), "bash", "-euo", "pipefail", "-c", `
 		apt-cache depends --recurse --installed --no-recommends --no-suggests --no-conflicts --no-breaks --no-replaces \
 			--no-enhances dnf | sed -n 's/^\([a-z0-9][^:]*\).*/\1/p' | sort -u | grep -vxF -f "$1/have" |
-			while read -r package; do
-				dpkg-query -L "$package" 2>/dev/null || true # it may be a name that others provide
-			done | grep -v '^/usr/share/\(doc\|man\|locale\|info\)/' | while read -r file; do
+			{ xargs dpkg-query -L 2>/dev/null || true; } | # some are names that others provide
+			grep -v '^/usr/share/\(doc\|man\|locale\|info\)/' | while read -r file; do
 				[[ -d $file && ! -L $file ]] || printf '%s\n' "${file#/}"
 			done | tar -C / -T - -cf "$1/dnf.tar"
 		go run "$(sed -n 's/^readonly nfpm=//p' ../packages/build)" package --config "$1/base.yaml" --packager rpm \
