@@ -35,6 +35,7 @@ const (
 	ReasonStorm         Reason = "storm"         // many known good sources fail at once
 	ReasonNetwork       Reason = "network"       // many banned sources in one network
 	ReasonProxy         Reason = "proxy"         // many accounts log in through it
+	ReasonList          Reason = "list"          // a list of attackers names the address
 	ReasonConfiguration Reason = "configuration" // Asterisk reports an error of set-up, not of a password
 	ReasonAdopted       Reason = "adopted"       // found in the kernel at start
 	ReasonLimit         Reason = "limit"         // a bound on bans was hit
@@ -57,7 +58,7 @@ func Reasons() []Reason {
 		ReasonSilentLogin, ReasonLogin, ReasonRegistered, ReasonExpired, ReasonManual, ReasonAllowed, ReasonProtected,
 		ReasonTolerance,
 		ReasonAccounts, ReasonPace, ReasonGuessed, ReasonDistributed, ReasonStorm, ReasonNetwork, ReasonProxy,
-		ReasonConfiguration,
+		ReasonList, ReasonConfiguration,
 		ReasonAdopted, ReasonLimit, ReasonAsterisk, ReasonKernel, ReasonSensor, ReasonObserved,
 		ReasonMalformed,
 	}

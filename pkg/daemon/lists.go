@@ -270,6 +270,7 @@ func (l *attackerLists) noteDecision(decision ban.Decision) {
 	if l == nil || decision.Action != ban.ActionTrust {
 		return
 	}
+	var names []string
 	for _, n := range l.naming(decision.Source) {
 		l.mu.Lock()
 		known := l.customers[n.List]
@@ -282,12 +283,18 @@ func (l *attackerLists) noteDecision(decision ban.Decision) {
 		}
 		l.mu.Unlock()
 		if !told {
-			l.daemon.log.Warn("a customer logged in whose address is on a list of attackers, and is let in", "source",
-				decision.Source.String(), "list", n.List, "entry", n.Prefix.String(), "account",
-				printable.String(decision.Account), "try", "ringwall allow add "+decision.Source.String()+
-					" lets it in for good")
+			names = append(names, fmt.Sprintf("%s (%s)", n.List, humanize.Prefix(n.Prefix)))
 		}
 	}
+	if len(names) == 0 {
+		return
+	}
+	report := decision
+	report.Action, report.Reason, report.Proven, report.Duration = ban.ActionNewPlace, ban.ReasonList, true, 0
+	report.Points, report.Score, report.Scope, report.Detail = 0, 0, "", fmt.Sprintf("this account logged in from an "+
+		"address that a list of attackers names, %s: it is let in while it is trusted; for good: ringwall allow add %s",
+		strings.Join(names, ", "), decision.Source)
+	l.daemon.pipeline.AnnounceReports([]ban.Decision{report})
 }
 
 // naming returns the lists that name an address.

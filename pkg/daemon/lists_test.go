@@ -7,12 +7,14 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/ringwall/ringwall/pkg/api"
+	"github.com/ringwall/ringwall/pkg/ban"
 	"github.com/ringwall/ringwall/pkg/config"
 	"github.com/ringwall/ringwall/pkg/lists"
 )
@@ -161,6 +163,14 @@ func TestACustomerOnAListIsLetInAndTold(t *testing.T) {
 	})
 	r.untilListed("198.51.100.7", true)
 	r.login("IPV4/UDP/198.51.100.7/5060", "201")
+	if d := r.await("newplace", "198.51.100.7/32"); d.Reason != ban.ReasonList || d.Account != "201" ||
+		!strings.Contains(d.Detail, "names, bad (198.51.100.7)") {
+		t.Errorf("%+v", d)
+	}
+	r.until("history has it", func() bool {
+		all, err := r.client.History(t.Context(), time.Time{}, netip.MustParseAddr("198.51.100.7"))
+		return err == nil && slices.ContainsFunc(all, func(d ban.Decision) bool { return d.Reason == ban.ReasonList })
+	})
 	r.until("the customer is told of", func() bool {
 		l := r.status().Lists[0]
 		return len(l.Customers) == 1 && l.Customers[0].String() == "198.51.100.7"

@@ -140,6 +140,9 @@ func titleOf(d ban.Decision, m *message.Message) string {
 	case ban.ActionCut:
 		return who + " guesses passwords beside good phones: its connections end, theirs go on"
 	case ban.ActionNewPlace:
+		if d.Reason == ban.ReasonList {
+			return "an account logged in from " + who + ", which a list of attackers names"
+		}
 		return "an account logged in from " + who + ", where it never was"
 	case ban.ActionTargeted:
 		return "many sources guess the password of one account"

@@ -276,6 +276,9 @@ func alarmText(d ban.Decision) string {
 	case ban.ActionCut:
 		return "passwords are guessed" + from + ", beside phones that work: the guesser's connections end, theirs go on"
 	case ban.ActionNewPlace:
+		if d.Reason == ban.ReasonList {
+			return "account " + account + " logged in" + from + ", which a list of attackers names"
+		}
 		return "account " + account + " logged in" + from + ", where it never was"
 	case ban.ActionBlind:
 		switch d.Reason {
