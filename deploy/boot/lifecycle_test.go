@@ -1,6 +1,7 @@
 package boot
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"strings"
@@ -138,4 +139,16 @@ func TestTheServiceIsShutIn(t *testing.T) {
 	m := newMachine(t, enforce)
 	m.says("systemd-analyze security --no-pager --threshold="+most+" ringwall.service", 0)
 	t.Log(m.run("systemd-analyze security --no-pager ringwall.service | tail -n 1"))
+
+	// So is the hub of a fleet, which strangers reach; shut in it works all the same, also after a restart.
+	m.says("systemd-analyze security --no-pager --threshold="+most+" ringwall-hub.service", 0)
+	m.run("echo 'HUB_OPTIONS=--name acme --listen 127.0.0.1:4222' >/etc/ringwall/hub.env; systemctl enable --now ringwall-hub")
+	const patient = "for i in $(seq 60); do %s && exit 0; sleep 1; done; exit 1"
+	m.says(fmt.Sprintf(patient, "test -s /var/lib/ringwall-hub/nodes.json"), 0)
+	join := strings.TrimSpace(m.run("ringwall hub invite pbx-1 --address 127.0.0.1:4222")) + " --config /tmp/ringwall.yaml"
+	m.says(fmt.Sprintf(patient, join), 0, "The hub lets pbx-1 in")
+	m.run("systemctl restart ringwall-hub")
+	m.says(fmt.Sprintf(patient, join), 0, "The hub lets pbx-1 in")
+	m.says("ringwall hub revoke pbx-1", 0, "pbx-1 is out")
+	m.says("ringwall hub forget pbx-1", 0, "What pbx-1 said is void")
 }

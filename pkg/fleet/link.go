@@ -28,6 +28,9 @@ const (
 	lookEvery  = 5 * time.Minute // for what was missed without a sign of it
 	sendBatch  = 256             // records that may wait for the server's word
 	expireStep = 1000            // records
+
+	laggingTries = 5 // for what a server does not have yet
+	laggingTime  = 200 * time.Millisecond
 )
 
 // StreamName is the stream of a fleet.
@@ -375,15 +378,28 @@ func (l *link) catchUp(ctx context.Context) error {
 	}
 	l.resolveForgotten(created, last)
 	stored := make(map[record.Key]time.Time) // what the server has of ours
-	for more := true; more; {
-		if more, err = l.fetchSome(ctx, last, func(r record.Record) {
-			if r.Node == l.cfg.Node {
-				stored[r.Key] = r.Made
-			}
-		}); err != nil {
-			return err
+	ofOurs := func(r record.Record) {
+		if r.Node == l.cfg.Node {
+			stored[r.Key] = r.Made
 		}
 	}
+	for tries := 0; ; tries++ {
+		for more := true; more; {
+			if more, err = l.fetchSome(ctx, ofOurs); err != nil {
+				return err
+			}
+		}
+		if l.last >= last || tries == laggingTries {
+			break
+		}
+		// Of several servers any may answer, and one may not have the latest yet; or the latest is purged, or over.
+		select {
+		case <-time.After(laggingTime):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	l.setLast(max(l.last, last))
 	l.mu.Lock()
 	if fresh {
 		for _, r := range l.book.Own(l.cfg.Now()) {
@@ -429,9 +445,8 @@ type getRequest struct {
 	Batch int    `json:"batch"`
 }
 
-// fetchSome takes some of what comes after l.last, and says whether there is more. Up to upTo nothing is missing after
-// the end.
-func (l *link) fetchSome(ctx context.Context, upTo uint64, each func(record.Record)) (more bool, err error) {
+// fetchSome takes some of what comes after l.last, and says whether there is more.
+func (l *link) fetchSome(ctx context.Context, each func(record.Record)) (more bool, err error) {
 	request, err := json.Marshal(getRequest{Seq: l.last + 1, Batch: fetchBatch})
 	if err != nil {
 		return false, err
@@ -463,12 +478,8 @@ func (l *link) fetchSome(ctx context.Context, upTo uint64, each func(record.Reco
 			if err != nil {
 				return false, errors.New("what was missed: the server does not say how much is left")
 			}
-			if pending == 0 {
-				l.setLast(max(l.last, upTo))
-			}
 			return pending > 0, nil
 		case "404": // there is nothing
-			l.setLast(max(l.last, upTo))
 			return false, nil
 		default:
 			return false, fmt.Errorf("what was missed: the server answers %s %.100s", status, header(m, "Description"))
