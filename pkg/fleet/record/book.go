@@ -570,7 +570,7 @@ func (b *Book) Nodes(now time.Time) []Node {
 			Waiting: n.heartbeat.Waiting, PerMinute: math.Round(n.saidBy(now)/saidTime.Minutes()*10) / 10,
 			AtBound: !n.boundAt.IsZero() && now.Sub(n.boundAt) < boundFor}
 		if !n.alive.IsZero() {
-			v.Ahead = math.Round(n.heartbeat.Sent.Sub(n.alive).Seconds()*1000) / 1000
+			v.Ahead = math.Round(n.heartbeat.Sent.Sub(n.alive).Seconds()*1000)/1000 + 0 // and not -0
 		}
 		for what, count := range n.refused {
 			if v.Refused == nil {
