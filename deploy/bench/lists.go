@@ -282,8 +282,8 @@ func measureListsOfProgram(ctx context.Context, o *options) error {
 	for _, m := range took.FindAllStringSubmatch(h.daemon.Output(), -1) {
 		all = append(all, m[1])
 	}
-	fmt.Printf("; after %d exchanges, which took %s: %.0f and %.0f\n", len(all), strings.Join(all, ", "), h.memoryMB("VmRSS"),
-		h.memoryMB("VmHWM"))
+	fmt.Printf("; after %d exchanges, which took %s: %.0f and %.0f\n", len(all), strings.Join(all, ", "),
+		h.memoryMB("VmRSS"), h.memoryMB("VmHWM"))
 	return nil
 }
 
@@ -367,8 +367,8 @@ func comparePackets(ctx context.Context, o *options, without, with *gate) error 
 		slices.Sort(ratios)
 		at := func(sorted []float64, q float64) float64 { return sorted[int(q*float64(len(sorted)-1))] }
 		fmt.Printf("  a packet of a source that %s, from sendto to the socket: %.0f ns without lists, %.0f with "+
-			"(medians of %d); ratio of pairs: median %.2f, quartiles %.2f and %.2f\n", kind, at(each[0], .5), at(each[1], .5), len(ratios),
-			at(ratios, .5), at(ratios, .25), at(ratios, .75))
+			"(medians of %d); ratio of pairs: median %.2f, quartiles %.2f and %.2f\n", kind, at(each[0], .5),
+			at(each[1], .5), len(ratios), at(ratios, .5), at(ratios, .25), at(ratios, .75))
 	}
 	return nil
 }
