@@ -104,12 +104,13 @@ func ask(ctx context.Context, question string) bool {
 
 // runDaemon starts the daemon.
 func runDaemon(ctx context.Context, o commands.RunOptions) error {
-	d, err := daemon.New(daemon.Options{ConfigPath: o.ConfigPath, Socket: o.Socket, Version: buildInfo().Version})
+	options := daemon.Options{ConfigPath: o.ConfigPath, Socket: o.Socket, Version: buildInfo().Version}
+	if os.Getenv("GOMEMLIMIT") == "" {
+		options.MemoryBudget = func(bytes int64) { debug.SetMemoryLimit(bytes) }
+	}
+	d, err := daemon.New(options)
 	if err != nil {
 		return err
-	}
-	if os.Getenv("GOMEMLIMIT") == "" {
-		debug.SetMemoryLimit(d.MemoryBudget())
 	}
 	return d.Run(ctx)
 }

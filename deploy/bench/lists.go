@@ -81,6 +81,13 @@ type gate struct {
 	out, in         int
 }
 
+func benchLists(n int) (all []firewall.List) {
+	for i := range n {
+		all = append(all, firewall.List{Name: fmt.Sprint("list", i), Enforce: true})
+	}
+	return all
+}
+
 // newGate makes one, with so many lists.
 func newGate(lists int) (g *gate, err error) {
 	g = &gate{out: -1, in: -1}
@@ -123,9 +130,7 @@ func newGate(lists int) (g *gate, err error) {
 	cfg := config.Default()
 	table := daemon.TableConfig(&cfg, g.inside.FD())
 	table.UDPPorts, table.TCPPorts = []uint16{5060}, []uint16{5060}
-	for i := range lists {
-		table.Lists = append(table.Lists, firewall.List{Name: fmt.Sprint("list", i), Enforce: true})
-	}
+	table.Lists = benchLists(lists)
 	if g.table, err = firewall.Open(table); err != nil {
 		return g, err
 	}
@@ -216,7 +221,7 @@ func measureLists(ctx context.Context, o *options) error {
 	}
 	for n := range o.rounds {
 		began := time.Now()
-		if err := with.table.SetLists(ctx, listEntries); err != nil {
+		if err := with.table.SetLists(ctx, benchLists(listCount), listEntries); err != nil {
 			return err
 		}
 		took := time.Since(began).Round(time.Millisecond)

@@ -437,7 +437,7 @@ func allSettings() []setting {
 				`place only; "" is nowhere.`,
 			reason: "only you know whether you have one"},
 
-		{path: "lists", restart: true,
+		{path: "lists",
 			meaning: "Lists of known attackers, one entry each, whose packets to the ports above are dropped. Nothing is " +
 				"fetched that does not stand here. What is allowed, trusted, a trunk's, private or this machine's own, is " +
 				"never touched by a list. With its name alone: apiban (with key_file), voipbl, spamhaus-drop, " +

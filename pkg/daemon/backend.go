@@ -140,9 +140,7 @@ func (b backend) Why(ctx context.Context, a netip.Addr) (x engine.Explanation, _
 	if x.Trust != nil {
 		x.Trust.Place = b.placeOf(x.Trust.Prefix.Addr())
 	}
-	if b.lists != nil {
-		b.lists.explain(&x)
-	}
+	b.lists.explain(&x)
 	flows, err := b.goodFlows(ctx, x.Source)
 	x.GoodFlows, x.AllGoodFlows = flows[:min(len(flows), api.MaxNamed)], len(flows)
 	return x, err

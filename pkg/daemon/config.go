@@ -167,6 +167,8 @@ func (d *Daemon) Reload(ctx context.Context) {
 		d.log.Error("the kernel has not taken the new configuration yet", hint.Attr(err))
 	}
 	d.allowSources.setConfigHosts(cfg.Policy)
+	d.lists.configure(cfg)
+	d.setMemoryBudget()
 	d.reopenParts(old, cfg)
 	d.drops.lookSoon()
 	for _, p := range d.pbxs {
@@ -185,7 +187,7 @@ func (d *Daemon) reconfigureKernel(ctx context.Context, cfg *config.Config) erro
 		have.MaxElements
 	d.ports.setConfig(cfg.Firewall)
 	want.UDPPorts, want.TCPPorts = d.ports.portsToClose()
-	want.Lists = kernelLists(d.config.atStart.Lists, cfg.Policy.Mode)
+	want.Lists = tableLists(cfg)
 	// Before the rules: what the meter spares must be known when it begins, and need not be when it ends.
 	d.pipeline.SetMeter(d.needsTrust(cfg))
 	ctx, cancel := context.WithTimeout(ctx, reloadPatience)
@@ -198,15 +200,12 @@ func (d *Daemon) reconfigureKernel(ctx context.Context, cfg *config.Config) erro
 	if d.needsTrust(cfg) {
 		d.pipeline.RefreshTrust()
 	}
-	if d.lists != nil {
-		d.lists.want()
-	}
 	return nil
 }
 
 // needsTrust reports whether the kernel has to know whom the engine trusts: the meter and the lists spare them.
 func (d *Daemon) needsTrust(cfg *config.Config) bool {
-	return cfg.Firewall.Meter.Enabled || len(d.config.atStart.Lists) > 0
+	return cfg.Firewall.Meter.Enabled || len(cfg.Lists) > 0
 }
 
 // keepConfiguration keeps what is in force, or says why it cannot.

@@ -168,6 +168,75 @@ func TestReloadChangesTheKernelsTable(t *testing.T) {
 	}
 }
 
+// Lists come, change and go with a reload: one that did not change is in force all the time and counts on, and nothing
+// is left of one that is gone.
+func TestReloadChangesTheLists(t *testing.T) {
+	s := newService(t)
+	dir := t.TempDir()
+	list := func(name, address, more string) string {
+		file := filepath.Join(dir, name)
+		if err := os.WriteFile(file, []byte(address+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return fmt.Sprintf("  - {name: %s, file: %q%s}\n", name, file, more)
+	}
+	reload := func(lists string) {
+		t.Helper()
+		if lists != "" {
+			lists = "lists:\n" + lists
+		}
+		s.write(s.file, s.text("secret_file: "+s.secret, lists))
+		s.d.Reload(t.Context())
+		st := s.status()
+		if !st.Healthy() || len(st.Config.Restart) != 0 || len(st.Lists) != strings.Count(lists, "name:") {
+			t.Fatalf("%+v, %+v", st.Config, st.Lists)
+		}
+		if err := s.d.fw.VerifyTable(); err != nil {
+			t.Errorf("with %q: %v", lists, err)
+		}
+	}
+	s.run()
+	s.heard()
+	s.login("IPV4/UDP/198.51.100.10/5062", "201")
+	s.await(ban.ActionTrust, "198.51.100.10/32")
+
+	bad := list("bad", "198.18.0.1", "")
+	reload(bad)
+	s.untilListed("198.18.0.1", true)
+	if out := s.nft("list set inet ringwall trust4"); !strings.Contains(out, "198.51.100.10") {
+		t.Errorf("lists do not know who is trusted:\n%s", out)
+	}
+	reload(list("other", "198.18.0.2", ", mode: observe") + bad) // in another order they are the same
+	if out := s.nft("list table inet ringwall"); !strings.Contains(out, "198.18.0.1 timeout") {
+		t.Errorf("a list that stays is not in force:\n%s", out)
+	}
+	s.untilListed("198.18.0.2", true)
+	for _, step := range []struct{ mode, rule string }{
+		{", mode: enforce", `counter name "list_other" drop`}, {", mode: observe", `counter name "list_other" return`},
+	} {
+		reload(bad + list("other", "198.18.0.2", step.mode))
+		if out := s.nft("list table inet ringwall"); !strings.Contains(out, step.rule) {
+			t.Errorf("no %s in\n%s", step.rule, out)
+		}
+		s.untilListed("198.18.0.2", true)
+	}
+	why, err := s.client.Why(t.Context(), netip.MustParseAddr("198.18.0.1"))
+	if err != nil || len(why.Listed) != 1 || why.Listed[0].List != "bad" {
+		t.Errorf("%+v, %v", why, err)
+	}
+	reload(list("other", "198.18.0.2", ", mode: observe"))
+	s.untilListed("198.18.0.1", false)
+	if _, err := s.client.RefreshList(t.Context(), api.ListRefreshRequest{Name: "bad"}); err == nil {
+		t.Error("a list that is gone is fetched")
+	}
+	reload("")
+	if out := s.nft("list table inet ringwall"); strings.Contains(out, "list4") || strings.Contains(out, "listed") {
+		t.Errorf("something is left of the lists:\n%s", out)
+	}
+	reload(bad)
+	s.untilListed("198.18.0.1", true)
+}
+
 // The metrics move with a reload, and so does the page.
 func TestReloadMovesTheMetrics(t *testing.T) {
 	s := newService(t)

@@ -49,6 +49,8 @@ type Options struct {
 	OnDecision func(ban.Decision)
 	Ready      func() // called once everything listens
 	Version    string
+	// MemoryBudget takes the bytes of Go's memory that the daemon works with, at the start and after a reload; may be nil.
+	MemoryBudget func(bytes int64)
 
 	patience time.Duration  // of the start for the bans of before; 0: the usual one
 	clock    pipeline.Clock // of the engine; the zero one: from now on
@@ -79,7 +81,7 @@ type Daemon struct {
 	drops    *othersDrops // nil in a dry run
 	sensors  *sensors
 	fleet    *fleetNode
-	lists    *attackerLists // nil: there are none
+	lists    *attackerLists
 
 	// Who must not be banned.
 	allowSources *allowSources
@@ -191,19 +193,24 @@ func New(o Options) (_ *Daemon, err error) {
 		return nil, err
 	}
 	d.tasks = append(d.tasks, newBlindness(d), review{d})
+	d.setMemoryBudget()
 	return d, nil
 }
 
-// MemoryBudget is the bytes of Go's memory within which everything fits that the configuration allows: sources at their
-// bound, a full queue for each Asterisk, and a collector that works harder near it instead of doubling the heap.
-func (d *Daemon) MemoryBudget() int64 {
+// setMemoryBudget tells of the bytes of Go's memory within which everything fits that the configuration allows: sources
+// at their bound, a full queue for each Asterisk, and a collector that works harder near it instead of doubling the heap.
+func (d *Daemon) setMemoryBudget() {
+	if d.opts.MemoryBudget == nil {
+		return
+	}
 	cfg := d.config.currentConfig()
 	const base, source, queue, listed = 20 << 20, 250, 64 << 20, 120
 	entries := 0
 	for _, l := range cfg.Lists {
 		entries += l.MaxEntries
 	}
-	return base + int64(entries)*listed + int64(cfg.Policy.MaxSources)*source + int64(max(1, len(cfg.Asterisk)))*queue
+	d.opts.MemoryBudget(base + int64(entries)*listed + int64(cfg.Policy.MaxSources)*source +
+		int64(max(1, len(cfg.Asterisk)))*queue)
 }
 
 // Close gives back what New took, of a daemon that was not run.

@@ -35,7 +35,7 @@ func (d *Daemon) openKernel(cfg *config.Config) error {
 	} else {
 		c := TableConfig(cfg, d.opts.NetNS)
 		c.UDPPorts, c.TCPPorts = d.ports.portsToClose()
-		c.Lists = kernelLists(cfg.Lists, cfg.Policy.Mode)
+		c.Lists = tableLists(cfg)
 		t, err := firewall.Open(c)
 		if err != nil {
 			return fmt.Errorf("the kernel's firewall: %w", err)
@@ -89,9 +89,7 @@ func (d *Daemon) openKernel(cfg *config.Config) error {
 				return
 			}
 			d.countRebuild(cause)
-			if d.lists != nil {
-				d.lists.want()
-			}
+			d.lists.want()
 		},
 		Sample:  d.pipeline.SampleDesired,
 		Sampled: d.kernel.noteSample,

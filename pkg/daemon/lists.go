@@ -43,7 +43,7 @@ const (
 
 // listTable is a Firewall that holds lists of attackers.
 type listTable interface {
-	SetLists(ctx context.Context, listed iter.Seq[firewall.Listed]) error
+	SetLists(ctx context.Context, all []firewall.List, listed iter.Seq[firewall.Listed]) error
 	ListsFilled() bool
 	ListPackets() (map[string]uint64, error)
 	OnList(firewall.Listed) (bool, error)
@@ -62,6 +62,7 @@ type attackerLists struct {
 
 	mu        sync.Mutex
 	merged    *lists.Merged
+	mergedOf  []string  // the names of the lists in it
 	written   time.Time // zero: the kernel has not got them
 	err       error     // why not
 	packets   map[string]uint64
@@ -69,11 +70,8 @@ type attackerLists struct {
 	customers map[string][]netip.Addr // by list
 }
 
-// openLists begins to keep the lists of a configuration, if it has some.
+// openLists begins to keep the lists of a configuration.
 func (d *Daemon) openLists(cfg *config.Config) {
-	if len(cfg.Lists) == 0 {
-		return
-	}
 	l := &attackerLists{daemon: d, wanted: make(chan struct{}, 1), customers: make(map[string][]netip.Addr)}
 	l.table, _ = d.fw.(listTable)
 	l.exemptions = d.listExemptions
@@ -97,16 +95,39 @@ func listSources(all []config.List) []fetch.Source {
 }
 
 // kernelLists are lists for the kernel's table. Where the policy observes, all lists do.
-func kernelLists(list []config.List, mode config.Mode) []firewall.List {
+func kernelLists(list []lists.List, mode config.Mode) []firewall.List {
 	var all []firewall.List
 	for _, l := range list {
-		all = append(all, firewall.List{Name: l.Name, Enforce: l.Mode == config.Enforce && mode == config.Enforce})
+		all = append(all, firewall.List{Name: l.Name, Enforce: l.Enforce && mode == config.Enforce})
 	}
 	return all
 }
 
+// tableLists are the lists of a configuration for the kernel's table.
+func tableLists(cfg *config.Config) []firewall.List {
+	var all []lists.List
+	for _, s := range listSources(cfg.Lists) {
+		all = append(all, lists.List{Name: s.Name, Enforce: s.Enforce})
+	}
+	return kernelLists(all, cfg.Policy.Mode)
+}
+
 // String names the task.
 func (*attackerLists) String() string { return "lists" }
+
+// configure keeps the lists of another configuration, of which the kernel's table knows already. Those that did not change
+// stay in force meanwhile.
+func (l *attackerLists) configure(cfg *config.Config) {
+	l.keeper.Configure(listSources(cfg.Lists))
+	l.mu.Lock()
+	for name := range l.customers {
+		if !slices.ContainsFunc(cfg.Lists, func(c config.List) bool { return c.Name == name }) {
+			delete(l.customers, name)
+		}
+	}
+	l.mu.Unlock()
+	l.want()
+}
 
 // want has the lists written.
 func (l *attackerLists) want() {
@@ -177,16 +198,26 @@ func (l *attackerLists) write(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	merged := lists.Merge(l.keeper.Lists(), exempt, began)
+	all := l.keeper.Lists()
+	if len(all) == 0 { // the kernel's table has nothing for them
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.merged, l.mergedOf, l.written, l.err = nil, nil, time.Time{}, nil
+		return nil
+	}
+	merged := lists.Merge(all, exempt, began)
 	if l.table != nil {
-		err = l.table.SetLists(ctx, elementsOf(merged))
+		err = l.table.SetLists(ctx, kernelLists(all, l.daemon.config.currentConfig().Policy.Mode), elementsOf(merged))
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.err = err; err != nil {
 		return err
 	}
-	l.merged, l.written = merged, time.Now()
+	l.merged, l.mergedOf, l.written = merged, nil, time.Now()
+	for _, a := range all {
+		l.mergedOf = append(l.mergedOf, a.Name)
+	}
 	l.daemon.log.Info("lists of attackers are in force", "elements", merged.Len(), "took",
 		time.Since(began).Round(time.Millisecond))
 	return nil
@@ -230,7 +261,7 @@ func (l *attackerLists) inKernel() bool {
 	merged, written, failed := l.merged, l.written, l.err != nil
 	l.mu.Unlock()
 	switch {
-	case failed: // it is tried again by itself
+	case failed, len(l.keeper.States()) == 0: // it is tried again by itself; there is nothing
 		return true
 	case merged == nil || time.Since(written) > listsRenewal:
 		return false
@@ -267,7 +298,7 @@ func (l *attackerLists) listPackets() map[string]uint64 {
 
 // noteDecision tells of a customer whom a list names.
 func (l *attackerLists) noteDecision(decision ban.Decision) {
-	if l == nil || decision.Action != ban.ActionTrust {
+	if decision.Action != ban.ActionTrust {
 		return
 	}
 	var names []string
@@ -299,9 +330,6 @@ func (l *attackerLists) noteDecision(decision ban.Decision) {
 
 // naming returns the lists that name an address.
 func (l *attackerLists) naming(a netip.Addr) (all []ban.Listing) {
-	if l == nil {
-		return nil
-	}
 	enforcing := l.daemon.config.currentConfig().Policy.Mode == config.Enforce
 	for _, n := range l.keeper.Naming(a) {
 		all = append(all, ban.Listing{List: n.Name, Prefix: n.Prefix, Enforced: n.Enforce && enforcing})
@@ -346,21 +374,18 @@ func (l *attackerLists) explain(x *engine.Explanation) {
 
 // statuses are those of all lists.
 func (l *attackerLists) statuses() []api.ListStatus {
-	if l == nil {
-		return nil
-	}
 	packets := l.listPackets()
 	l.mu.Lock()
-	merged := l.merged
+	merged, mergedOf := l.merged, l.mergedOf
 	customers := make(map[string][]netip.Addr)
 	for name, all := range l.customers {
 		customers[name] = slices.Clone(all)
 	}
 	l.mu.Unlock()
 	var all []api.ListStatus
-	for i, s := range l.keeper.States() {
+	for _, s := range l.keeper.States() {
 		left := s.LeftOut
-		if merged != nil {
+		if i := slices.Index(mergedOf, s.Name); i >= 0 {
 			left = left.With(merged.LeftOut(i))
 		}
 		out := api.ListStatus{

@@ -28,7 +28,7 @@ type endingTable struct {
 	writes int
 }
 
-func (e *endingTable) SetLists(_ context.Context, listed iter.Seq[firewall.Listed]) error {
+func (e *endingTable) SetLists(_ context.Context, _ []firewall.List, listed iter.Seq[firewall.Listed]) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.writes++
@@ -112,7 +112,8 @@ func TestElementsOfListsAreRenewedBeforeTheyEnd(t *testing.T) {
 func keptLists(table listTable, dir string, all ...config.List) *attackerLists {
 	built := make(chan struct{})
 	close(built)
-	d := &Daemon{log: slog.New(slog.DiscardHandler), tableBuilt: built}
+	c := config.Default()
+	d := &Daemon{log: slog.New(slog.DiscardHandler), tableBuilt: built, config: &configuration{cfg: &c}}
 	d.faults.log = d.log
 	a := &attackerLists{daemon: d, table: table, wanted: make(chan struct{}, 1),
 		exemptions: func(context.Context) ([]lists.Exemption, error) { return nil, nil }}

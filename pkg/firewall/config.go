@@ -121,7 +121,7 @@ type Config struct {
 	Meter    Meter
 	Knock    Knock
 	Tap      Tap
-	// Lists are those that SetLists may name, in their order.
+	// Lists are those that count.
 	Lists []List
 	// NetNS is a file descriptor of the network namespace to work in. 0 means that of the thread which dials: with
 	// a Writer, any thread.

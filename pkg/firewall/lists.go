@@ -37,7 +37,7 @@ func (l List) mark() uint32 {
 // Listed is an address, or a range of them, that a list names.
 type Listed struct {
 	From, To netip.Addr // both inside
-	List     int        // its place in Config.Lists
+	List     int        // its place among the lists that SetLists is called with
 	Ends     time.Time  // zero: with the others
 }
 
@@ -348,14 +348,15 @@ var errListsRebuilt = errors.New("the table was built anew meanwhile")
 const listChunk = 1 << 14
 
 // SetLists exchanges what the lists name, all of it at one moment; of addresses no two may be the same, and no two
-// ranges may overlap. It may be called beside the Writer, and is to be called again when ListsFilled is false, and
-// before ListTimeout is over. After an error the kernel has what it had.
-func (t *Table) SetLists(ctx context.Context, listed iter.Seq[Listed]) error {
+// ranges may overlap. Of lists that Config.Lists has not, or in another mode, nothing is in force. It may be called
+// beside the Writer, and is to be called again when ListsFilled is false, after a Reconfigure that changes the lists,
+// and before ListTimeout is over. After an error the kernel has what it had.
+func (t *Table) SetLists(ctx context.Context, lists []List, listed iter.Seq[Listed]) error {
 	t.listsMu.Lock()
 	defer t.listsMu.Unlock()
 	err := errListsRebuilt
 	for try := 0; try < maxTries && errors.Is(err, errListsRebuilt); try++ {
-		err = t.setLists(ctx, listed)
+		err = t.setLists(ctx, lists, listed)
 	}
 	if err != nil {
 		return explainErrno("write the lists into table "+t.cfg.Table, err)
@@ -370,14 +371,14 @@ func (t *Table) ListsFilled() bool {
 	return t.lists.filled
 }
 
-func (t *Table) setLists(ctx context.Context, listed iter.Seq[Listed]) error {
+func (t *Table) setLists(ctx context.Context, lists []List, listed iter.Seq[Listed]) error {
 	epoch, letter, err := t.beginLists()
 	if err != nil {
 		return err
 	}
 	now := time.Now()
 	var marks []uint32
-	for _, l := range t.currentConfig().Lists {
+	for _, l := range lists {
 		marks = append(marks, l.mark())
 	}
 	var waiting [4][]nfnl.SetElement

@@ -27,7 +27,7 @@ func listed(list int, prefixes ...string) []Listed {
 
 func setLists(t *testing.T, fw *Table, all ...[]Listed) {
 	t.Helper()
-	if err := fw.SetLists(t.Context(), slices.Values(slices.Concat(all...))); err != nil {
+	if err := fw.SetLists(t.Context(), fw.currentConfig().Lists, slices.Values(slices.Concat(all...))); err != nil {
 		t.Fatal(err)
 	}
 	if err := fw.VerifyTable(); err != nil {
@@ -179,7 +179,7 @@ func TestListsAreSwappedWhole(t *testing.T) {
 	client, server := w.udp(t, "10.99.0.66", 5060)
 	sent := sendsInVain(t, client, server, func() {
 		for range 3 {
-			if err := w.fw.SetLists(t.Context(), many); err != nil {
+			if err := w.fw.SetLists(t.Context(), w.fw.currentConfig().Lists, many); err != nil {
 				t.Error(err)
 			}
 		}
@@ -309,7 +309,7 @@ func TestARebuildInTheMiddleOfASwap(t *testing.T) {
 			}
 		}
 	}
-	if err := fw.SetLists(t.Context(), seq); err != nil {
+	if err := fw.SetLists(t.Context(), cfg.Lists, seq); err != nil {
 		t.Fatal(err)
 	}
 	onList(t, fw, listed(0, "198.18.0.0")[0], true)
@@ -382,7 +382,7 @@ func TestAMillionListed(t *testing.T) {
 	})
 	for _, what := range []string{"empty", "full"} {
 		began := time.Now()
-		if err := fw.SetLists(t.Context(), million); err != nil {
+		if err := fw.SetLists(t.Context(), cfg.Lists, million); err != nil {
 			t.Fatal(err)
 		}
 		t.Logf("a million into %s lists: %v", what, time.Since(began).Round(time.Millisecond))

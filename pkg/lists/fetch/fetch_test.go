@@ -480,3 +480,49 @@ func TestAListIsFetchedByItself(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A list that did not change goes on, one of the same address is not fetched anew, and nobody waits for one that is gone.
+func TestOtherListsAreKept(t *testing.T) {
+	hangs := make(chan struct{})
+	p := newPublisher(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/hangs" {
+			close(hangs)
+			<-r.Context().Done()
+			return
+		}
+		text(addresses(9))(w, r)
+	})
+	dir := t.TempDir()
+	named := func(name, path string, change func(*Source)) Source {
+		s := source(p.URL + path)
+		s.Name = name
+		change(&s)
+		return s
+	}
+	as := func(*Source) {}
+	k := fetched(t, named("test", "/", as), dir)
+	k.Configure([]Source{named("hangs", "/hangs", as), named("test", "/", as)})
+	kept := k.kept[1]
+	<-hangs
+	waits := make(chan error, 1)
+	go func() { waits <- k.Refresh(t.Context(), "hangs", false) }()
+	observing := named("test", "/", func(s *Source) { s.Enforce, s.Refresh = false, 2*time.Hour })
+	k.Configure([]Source{observing})
+	if err := <-waits; err == nil {
+		t.Error("a list that is gone was fetched")
+	}
+	if k.kept[0] == kept || k.States()[0].Entries != 9 || k.Lists()[0].Enforce || k.States()[0].Next.IsZero() {
+		t.Errorf("%+v", k.States())
+	}
+	k.Configure([]Source{observing, named("moved", "/moved", as)})
+	if err := k.Refresh(t.Context(), "moved", false); err != nil || k.States()[1].Entries != 9 {
+		t.Errorf("%v, %+v", err, k.States())
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for i, want := range []string{"/", "/hangs", "/moved"} {
+		if i >= len(p.asked) || p.asked[i].URL.Path != want {
+			t.Errorf("request %d is not for %s, of %d", i, want, len(p.asked))
+		}
+	}
+}

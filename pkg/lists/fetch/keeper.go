@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -20,13 +21,19 @@ type Keeper struct {
 	log     *slog.Logger
 	changed func()
 	fetcher *fetcher
-	kept    []*kept
+
+	mu    sync.Mutex
+	kept  []*kept
+	ctx   context.Context // of Run while it runs, else nil
+	tasks sync.WaitGroup  // that fetch
 }
 
 // kept is one list.
 type kept struct {
 	Source
-	ask chan request
+	ask    chan request
+	cancel context.CancelFunc // nil: it does not run yet
+	ended  chan struct{}      // closed when it is fetched no more
 
 	mu      sync.Mutex
 	copy    *Copy // nil before the first
@@ -54,28 +61,98 @@ const (
 func NewKeeper(sources []Source, dir string, log *slog.Logger, changed func()) *Keeper {
 	k := &Keeper{dir: dir, log: log, changed: changed, fetcher: newFetcher()}
 	for _, s := range sources {
-		l := &kept{Source: s, ask: make(chan request)}
-		c, err := load(dir, &s)
-		if err != nil {
-			log.Warn("the kept copy of a list is not used, it is fetched anew", "list", s.Name, hint.Attr(err))
-		}
-		l.copy = c
-		if c != nil {
-			l.next = c.Fetched.Add(s.Refresh)
-		}
-		k.kept = append(k.kept, l)
+		k.kept = append(k.kept, k.newKept(s, nil))
 	}
 	return k
 }
 
+// newKept is a list with its copy: that of one whose place it takes, where that is the same list, else the disk's.
+func (k *Keeper) newKept(s Source, before *kept) *kept {
+	l := &kept{Source: s, ask: make(chan request), ended: make(chan struct{})}
+	if before != nil && before.identity() == s.identity() && before.MaxPrefix == s.MaxPrefix {
+		l.copy = before.copy
+	}
+	if l.copy == nil {
+		var err error
+		if l.copy, err = load(k.dir, &s); err != nil {
+			k.log.Warn("the kept copy of a list is not used, it is fetched anew", "list", s.Name, hint.Attr(err))
+		}
+	}
+	if l.copy != nil {
+		l.next = l.copy.Fetched.Add(s.Refresh)
+	}
+	return l
+}
+
 // Run fetches until ctx ends.
 func (k *Keeper) Run(ctx context.Context) error {
-	var wg sync.WaitGroup
+	k.mu.Lock()
+	k.ctx = ctx
 	for _, l := range k.kept {
-		wg.Go(func() { k.keep(ctx, l) })
+		k.launchLocked(l)
 	}
-	wg.Wait()
+	k.mu.Unlock()
+	<-ctx.Done()
+	k.mu.Lock()
+	k.ctx = nil
+	k.mu.Unlock()
+	k.tasks.Wait()
 	return nil
+}
+
+// launchLocked begins to fetch a list.
+func (k *Keeper) launchLocked(l *kept) {
+	ctx, cancel := context.WithCancel(k.ctx)
+	l.cancel = cancel
+	k.tasks.Go(func() {
+		defer close(l.ended)
+		defer cancel()
+		k.keep(ctx, l)
+	})
+}
+
+// Configure keeps other lists. Those that did not change go on, and one of which the address is the same has its copy.
+// It is not for two goroutines at once.
+func (k *Keeper) Configure(sources []Source) {
+	next := make([]*kept, len(sources))
+	old := make(map[string]*kept)
+	k.mu.Lock()
+	for _, l := range k.kept {
+		if i := slices.Index(sources, l.Source); i >= 0 {
+			next[i] = l
+			continue
+		}
+		old[l.Name] = l
+		if l.cancel != nil {
+			l.cancel()
+		}
+	}
+	k.mu.Unlock()
+	for _, l := range old { // what it last fetched must not come to the disk behind what its successor does
+		if l.cancel != nil {
+			<-l.ended
+		}
+	}
+	for i, s := range sources {
+		if next[i] == nil {
+			next[i] = k.newKept(s, old[s.Name])
+		}
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.kept = next
+	for _, l := range next {
+		if l.cancel == nil && k.ctx != nil {
+			k.launchLocked(l)
+		}
+	}
+}
+
+// all returns the lists that are kept, in their order.
+func (k *Keeper) all() []*kept {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.kept
 }
 
 func (k *Keeper) keep(ctx context.Context, l *kept) {
@@ -192,20 +269,28 @@ func (k *Keeper) take(l *kept, c *Copy) {
 // ErrUnknown is a list that the configuration does not have.
 var ErrUnknown = errors.New("there is no such list")
 
+// errReplaced is a list that is no longer fetched as it was.
+var errReplaced = errors.New("the configuration was read again meanwhile, or the daemon ends")
+
 // Refresh fetches a list now, and waits for it. accept takes it though it changed by more than a list does.
 func (k *Keeper) Refresh(ctx context.Context, name string, accept bool) error {
-	for _, l := range k.kept {
+	for _, l := range k.all() {
 		if l.Name != name {
 			continue
 		}
 		done := make(chan error, 1)
 		select {
 		case l.ask <- request{accept, done}:
+		case <-l.ended:
+			return errReplaced
 		case <-ctx.Done():
 			return fmt.Errorf("list %s is being fetched: %w", name, ctx.Err())
 		}
 		select {
 		case err := <-done:
+			if errors.Is(err, context.Canceled) && ctx.Err() == nil {
+				return errReplaced
+			}
 			return err
 		case <-ctx.Done():
 			return fmt.Errorf("list %s is being fetched: %w", name, ctx.Err())
@@ -233,9 +318,10 @@ type State struct {
 
 // States are those of all lists, in their order.
 func (k *Keeper) States() []State {
-	all := make([]State, len(k.kept))
+	kept := k.all()
+	all := make([]State, len(kept))
 	now := k.fetcher.now()
-	for i, l := range k.kept {
+	for i, l := range kept {
 		l.mu.Lock()
 		s := State{Source: l.Source, Tried: l.tried, Next: l.next, Err: l.err}
 		_, s.Held = errors.AsType[*lists.ErrHeld](l.err)
@@ -257,9 +343,10 @@ func (l *kept) isOver(now time.Time) bool {
 
 // Lists are all lists as they count now, in their order.
 func (k *Keeper) Lists() []lists.List {
-	all := make([]lists.List, len(k.kept))
+	kept := k.all()
+	all := make([]lists.List, len(kept))
 	now := k.fetcher.now()
-	for i, l := range k.kept {
+	for i, l := range kept {
 		l.mu.Lock()
 		all[i] = lists.List{Name: l.Name, Enforce: l.Enforce}
 		if l.copy != nil && !l.isOver(now) {
