@@ -401,6 +401,23 @@ func (j *fleetJudge) judgeForgotten(nodes []string) {
 		})
 	}
 	j.daemon.log.Info("what nodes of the fleet said is forgotten", "nodes", nodes, "prefixes", len(list))
+	j.restoreOwn()
+}
+
+// restoreOwn has the bans of this node in force again that only a word that is void now has lifted.
+func (j *fleetJudge) restoreOwn() {
+	var own []record.Record
+	j.fleet.Read(func(b *record.Book, now time.Time) { own = b.OwnBans(now) })
+	for piece := range slices.Chunk(own, fleetPiece) {
+		j.daemon.pipeline.UpdateEngine(func(e *engine.Engine, now time.Time) (out []ban.Decision) {
+			for i := range piece {
+				r := &piece[i]
+				out = append(out, e.BanForFleet(now, engine.FleetBan{Prefix: r.Prefix, Until: r.Until, Reason: r.Reason,
+					Closes: r.Closes, Proven: r.Proven, Evidence: r.Evidence})...)
+			}
+			return out
+		})
+	}
 }
 
 // wordsOf lists who is banned or trusted here on the word of nodes.

@@ -17,7 +17,7 @@ const OriginFleet = "fleet"
 type FleetBan struct {
 	Prefix   netip.Prefix
 	Until    time.Time
-	Origin   string // the node whose word counts
+	Origin   string // the node whose word counts; empty: this one, whose ban counts again
 	Nodes    int    // that saw it
 	Reason   ban.Reason
 	Closes   ban.Closes
@@ -63,7 +63,10 @@ func (e *Engine) BanForFleet(now time.Time, f FleetBan) []ban.Decision {
 		e.exchangeElements(have, b)
 	}
 	detail := "as seen by " + f.Origin
-	if f.Nodes > 1 {
+	switch {
+	case f.Origin == "":
+		detail = "who lifted it is forgotten"
+	case f.Nodes > 1:
 		detail = fmt.Sprintf("as seen by %s, of %d nodes that saw it", f.Origin, f.Nodes)
 	}
 	return []ban.Decision{{Time: utcTime(e.now), Action: action, Source: b.source, Prefix: p, Reason: b.reason,

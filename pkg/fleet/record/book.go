@@ -413,6 +413,20 @@ func (b *Book) Own(now time.Time) (own []Record) {
 	return own
 }
 
+// OwnBans returns the bans that this node made, that hold, and that nobody has lifted.
+func (b *Book) OwnBans(now time.Time) (own []Record) {
+	for _, r := range b.Own(now) {
+		if r.Kind != Ban || !r.isActive(now) || !r.Made.After(b.lifts[r.Prefix].Made) {
+			continue
+		}
+		isGrace := func(g Record) bool { return g.Kind == Grace && g.isActive(now) }
+		if !slices.ContainsFunc(b.entries[r.Prefix], isGrace) {
+			own = append(own, r)
+		}
+	}
+	return own
+}
+
 // Prefixes returns all that anybody says something about, in order.
 func (b *Book) Prefixes() []netip.Prefix {
 	list := make([]netip.Prefix, 0, len(b.entries))

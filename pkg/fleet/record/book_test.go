@@ -415,3 +415,36 @@ func TestNothingIsCountedTwiceOrLost(t *testing.T) {
 		}
 	})
 }
+
+// What a node saw itself holds until somebody lifts it, and again once his word is void.
+func TestOwnBansThatNobodyLifted(t *testing.T) {
+	own := banOf("here", attacker, minutes(60))
+	for _, tt := range []struct {
+		name string
+		said []record.Record
+		want bool
+	}{
+		{"alone", nil, true},
+		{"lifted before", []record.Record{saidBy("a", record.Unban, attacker, minutes(-1), minutes(60))}, true},
+		{"lifted", []record.Record{saidBy("a", record.Unban, attacker, minutes(1), minutes(60))}, false},
+		{"left in peace", []record.Record{saidBy("a", record.Grace, attacker, minutes(1), minutes(60))}, false},
+		{"trusted elsewhere", []record.Record{saidBy("a", record.Trust, attacker, minutes(1), minutes(60))}, true},
+	} {
+		b := bookOf(t, append(tt.said, own)...)
+		if got := len(b.OwnBans(minutes(2))) == 1; got != tt.want {
+			t.Errorf("%s: %v, want %v", tt.name, got, tt.want)
+		}
+		b.Forget("a")
+		if len(b.OwnBans(minutes(2))) != 1 {
+			t.Errorf("%s: it does not hold once that word is void", tt.name)
+		}
+		if len(b.OwnBans(minutes(61))) != 0 {
+			t.Errorf("%s: it holds beyond its end", tt.name)
+		}
+	}
+	b := bookOf(t, own)
+	b.LiftHere(attacker, record.Lift{Made: minutes(1), Until: minutes(60)})
+	if len(b.OwnBans(minutes(2))) != 0 {
+		t.Error("it holds though a person lifted it here")
+	}
+}
