@@ -252,7 +252,7 @@ func TestANodeWithoutAsterisk(t *testing.T) {
 		_, ok := edge.inKernel(firewall.Ban, "198.51.100.7/32")
 		return ok
 	})
-	if s := edge.status(); len(s.PBXs) != 0 || len(s.Warnings) > 0 {
+	if s := edge.status(); len(s.PBXs) != 0 || len(s.Warnings) > 0 || len(s.ObserveOnly) > 0 || !s.Sensors[0].Off {
 		t.Errorf("status: %+v", s)
 	}
 }

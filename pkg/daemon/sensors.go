@@ -271,6 +271,9 @@ func (s *sensors) tellLosses() {
 	}
 }
 
+// hasAsterisk says whether anybody answers here whose answers could be seen.
+func (s *sensors) hasAsterisk() bool { return len(s.daemon.config.currentConfig().Asterisk) > 0 }
+
 // sensorStatus is the sensors at a glance.
 func (s *sensors) sensorStatus(cfg config.Sensors) []api.Sensor {
 	if s == nil {
@@ -279,7 +282,8 @@ func (s *sensors) sensorStatus(cfg config.Sensors) []api.Sensor {
 	list := []api.Sensor{}
 	for _, one := range []*sensor{&s.tap, &s.hep} {
 		v := api.Sensor{Name: one.by.String(), Lag: time.Duration(one.lag.Load()).Seconds()}
-		v.Off = one.by == event.ByTap && cfg.Tap == config.TapOff || one.by == event.ByHEP && cfg.HEP.Listen == ""
+		v.Off = one.by == event.ByTap && (cfg.Tap == config.TapOff || !s.hasAsterisk()) ||
+			one.by == event.ByHEP && cfg.HEP.Listen == ""
 		if counts := one.counts.Load(); counts != nil {
 			c := (*counts)()
 			v.Alive, v.Heard, v.Lost = true, c.heard, c.lost

@@ -58,7 +58,7 @@ func (b backend) Status(context.Context) (api.Status, error) {
 	s.Warnings = append(s.Warnings, portWarnings(s.Ports)...)
 	s.Warnings = append(s.Warnings, leakWarnings(s)...)
 	for _, name := range sortedKeys(cfg.Policy.Services) {
-		if cfg.Policy.Services[name] == config.Observe {
+		if cfg.Policy.Services[name] == config.Observe && len(cfg.Asterisk) > 0 {
 			why := "policy.services says so"
 			if name == "SIP" {
 				why = "chan_sip reports whatever address the attacker writes into Via; use PJSIP"

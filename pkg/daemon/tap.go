@@ -29,8 +29,7 @@ var tlsPorts = []uint16{5061, 8089}
 func (s *sensors) openTap() (opened, error) {
 	cfg := s.daemon.config.currentConfig().Sensors
 	_, isTable := s.daemon.fw.(*firewall.Table)
-	if s.tap.absent.Store(nil); cfg.Tap == config.TapOff || !isTable ||
-		len(s.daemon.config.currentConfig().Asterisk) == 0 { // nobody answers here whose answers could be seen
+	if s.tap.absent.Store(nil); cfg.Tap == config.TapOff || !isTable || !s.hasAsterisk() {
 		return opened{}, nil
 	}
 	reader, err := nflog.Open(nflog.Config{Group: uint16(cfg.TapGroup), NetNS: s.daemon.opts.NetNS})

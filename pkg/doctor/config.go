@@ -93,11 +93,15 @@ func (e *exam) examinePolicy(ctx context.Context) {
 	} else {
 		s.ok("mode", "enforce: attackers are banned")
 	}
-	e.examineServices(s)
-	if len(p.Honeypots) == 0 {
+	if len(e.cfg.Asterisk) > 0 { // else the fleet alone says who is an attacker
+		e.examineServices(s)
+	}
+	switch {
+	case len(e.cfg.Asterisk) == 0:
+	case len(p.Honeypots) == 0:
 		s.skip("honeypots", "policy.honeypots: [admin, test, guest]",
 			"none: names that no phone of yours has would ban a scanner at its first try")
-	} else {
+	default:
 		s.ok("honeypots", "%s", humanize.Plural(len(p.Honeypots), "account name bans at once",
 			"account names ban at once"))
 	}

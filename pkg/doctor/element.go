@@ -172,7 +172,7 @@ func (e *exam) banThroughDaemon(check *firewall.Check, try netip.Prefix) error {
 	if err == nil && !found {
 		err = errors.New("it said yes, and the kernel does not have it")
 	}
-	if _, err2 := e.client.Unban(ctx, api.UnbanRequest{Prefix: try}); err2 != nil &&
+	if _, err2 := e.client.Unban(ctx, api.UnbanRequest{Prefix: try, Here: true}); err2 != nil &&
 		!errors.Is(err2, api.ErrNotFound) {
 		return errors.Join(err, err2)
 	}

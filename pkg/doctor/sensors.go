@@ -45,6 +45,8 @@ func (e *exam) examineSensors(ctx context.Context) {
 
 func (e *exam) examineTap(s subject, tap api.Sensor) {
 	switch {
+	case tap.Off && e.configLoaded && len(e.cfg.Asterisk) == 0:
+		s.ok(checkTap, "off: there is no Asterisk here whose packets to look at")
 	case tap.Off:
 		s.warn(checkTap, "sensors.tap: auto",
 			"off: what Asterisk sends no event of is not seen, such as guesses with a strange byte in the Call-ID")

@@ -150,6 +150,9 @@ func (f *Fleet) UnbanHere(p netip.Prefix) {
 	defer f.mu.Unlock()
 	now := f.cfg.Now()
 	end := f.book.LastEnd(p)
+	if f.status.CaughtUp && end.IsZero() { // nobody bans it
+		return
+	}
 	if least := now.Add(leastUnban); end.Before(least) {
 		end = least
 	}

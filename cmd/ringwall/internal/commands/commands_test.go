@@ -200,6 +200,12 @@ func TestTablesForPeople(t *testing.T) {
 						{Protocol: "udp", Port: 5080, PBX: "pbx1", Open: true}}}
 			}
 		}},
+		"status-edge": {[]string{"status"}, 0, func(b *backend) {
+			b.status = func(st *api.Status) {
+				withFleet(st)
+				st.PBXs, st.Engine.FleetBans, st.Sensors[0].Off = nil, 12, true
+			}
+		}},
 		"fleet": {[]string{"fleet", "status"}, 80, func(b *backend) { b.status = withFleet }},
 		"fleet-gone": {[]string{"fleet", "status"}, 80, func(b *backend) {
 			b.status = func(st *api.Status) {

@@ -99,6 +99,9 @@ func (c *commands) sayStatus(st api.Status) error {
 		humanize.Duration(humanize.FromSeconds(st.Uptime)), st.PID, mode)
 	c.sayf("")
 
+	if len(st.PBXs) == 0 {
+		c.sayf("There is no Asterisk here: it keeps out whom the nodes of its fleet saw.")
+	}
 	t := table{header: []string{"ASTERISK", "STATE", "SINCE", "EVENTS", "LAG", "NOTE"},
 		rightAligned: map[int]bool{3: true, 4: true}, cutOrder: []int{5}}
 	for _, p := range st.PBXs {
@@ -109,17 +112,42 @@ func (c *commands) sayStatus(st api.Status) error {
 		t.addRow(printable.String(p.Name), state, c.shortTime(p.Since), strconv.FormatUint(p.Events, 10), late,
 			pbxNote(p))
 	}
-	if err := t.flushTo(c.out, c.Columns); err != nil {
-		return err
+	if len(st.PBXs) > 0 {
+		if err := t.flushTo(c.out, c.Columns); err != nil {
+			return err
+		}
 	}
 	c.sayf("")
 	for _, line := range slices.Concat(sensorLines(st.Sensors, c.Now()), engineLines(st), kernelLines(st.Kernel),
-		portLines(st.Ports),
+		portLines(st.Ports), fleetLines(st),
 		listLines(st.Lists, c.Now()), crowdSecLines(st.CrowdSec), geoLines(st.Geo, c.Now())) {
 		c.sayf("%-9s %s", line[0], line[1])
 	}
 	c.sayWarnings(st)
 	return nil
+}
+
+// fleetLines are the fleet at a glance.
+func fleetLines(st api.Status) [][2]string {
+	f := st.Fleet
+	switch {
+	case f == nil:
+		return nil
+	case !f.Connected || !f.CaughtUp:
+		return [][2]string{{"Fleet", "NOT CONNECTED: this node goes on alone with what it knew"}}
+	}
+	silent := 0
+	for i := range f.Nodes {
+		if f.Nodes[i].Silent {
+			silent++
+		}
+	}
+	text := fmt.Sprintf("connected; %s known, and %s on the word of others",
+		humanize.Plural(len(f.Nodes), "node is", "nodes are"), humanize.Plural(st.Engine.FleetBans, "ban is", "bans are"))
+	if silent > 0 {
+		text += fmt.Sprintf("; %d SILENT", silent)
+	}
+	return [][2]string{{"Fleet", text + " (ringwall fleet status)"}}
 }
 
 func lagText(s float64) string {
