@@ -45,7 +45,7 @@ func (e *exam) examineSensors(ctx context.Context) {
 
 func (e *exam) examineTap(s subject, tap api.Sensor) {
 	switch {
-	case tap.Off && e.configLoaded && len(e.cfg.Asterisk) == 0:
+	case tap.Off && e.cfg.Fleet.Enabled() && len(e.cfg.Asterisk) == 0:
 		s.ok(checkTap, "off: there is no Asterisk here whose packets to look at")
 	case tap.Off:
 		s.warn(checkTap, "sensors.tap: auto",
