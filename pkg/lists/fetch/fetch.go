@@ -270,6 +270,11 @@ func (f *fetcher) apiban(ctx context.Context, s *Source, last *Copy, save func(*
 	c := &Copy{header: header{Identity: s.identity(), Changed: f.now()}}
 	if last != nil {
 		*c = *last
+		// Without its addresses the cursor is worth nothing, be it that the machine was off for long or that its clock was
+		// wrong when they came.
+		if c.Entries = living(last.Entries, f.now(), s.TTL); len(c.Entries) == 0 {
+			c.Cursor = ""
+		}
 	}
 	fetched := func() *Copy {
 		n := *c
@@ -303,6 +308,22 @@ func (f *fetcher) apiban(ctx context.Context, s *Source, last *Copy, save func(*
 		save(c)
 	}
 	return fetched(), nil
+}
+
+// living are the entries that are not over. None lives for longer than from now on, as one would that came while the
+// clock was ahead.
+func living(entries []lists.Entry, now time.Time, ttl time.Duration) []lists.Entry {
+	all := make([]lists.Entry, 0, len(entries))
+	for _, e := range entries {
+		switch ends := e.Ends(); {
+		case !ends.After(now):
+		case ends.After(now.Add(ttl)):
+			all = append(all, lists.NewEntry(e.Prefix(), now.Add(ttl)))
+		default:
+			all = append(all, e)
+		}
+	}
+	return all
 }
 
 // changedCopy is what was fetched before an error, nil where that is nothing.

@@ -54,12 +54,19 @@ const (
 	retryFirst = time.Minute
 	retryMost  = time.Hour
 	startDelay = 15 * time.Second
+	// clockCheck is how often it is looked whether the time has come: a machine without a battery for its clock starts
+	// with the hour of its end, until somebody tells it the time.
+	clockCheck = time.Minute
 )
 
 // NewKeeper reads the copies that are on the disk. changed is called after each list that has become another; it must
 // not wait.
 func NewKeeper(sources []Source, dir string, log *slog.Logger, changed func()) *Keeper {
-	k := &Keeper{dir: dir, log: log, changed: changed, fetcher: newFetcher()}
+	return newKeeper(sources, dir, log, changed, newFetcher())
+}
+
+func newKeeper(sources []Source, dir string, log *slog.Logger, changed func(), f *fetcher) *Keeper {
+	k := &Keeper{dir: dir, log: log, changed: changed, fetcher: f}
 	for _, s := range sources {
 		k.kept = append(k.kept, k.newKept(s, nil))
 	}
@@ -78,7 +85,11 @@ func (k *Keeper) newKept(s Source, before *kept) *kept {
 			k.log.Warn("the kept copy of a list is not used, it is fetched anew", "list", s.Name, hint.Attr(err))
 		}
 	}
-	if l.copy != nil {
+	switch now := k.fetcher.now(); {
+	case l.copy == nil:
+	case l.copy.Fetched.After(now): // the clock was wrong, so that nobody knows when: it is fetched soon
+		l.copy = l.copy.again(now)
+	default:
 		l.next = l.copy.Fetched.Add(s.Refresh)
 	}
 	return l
@@ -158,15 +169,18 @@ func (k *Keeper) all() []*kept {
 func (k *Keeper) keep(ctx context.Context, l *kept) {
 	l.mu.Lock()
 	// Not all machines of a fleet at once, nor a daemon that starts again and again.
-	if soonest := time.Now().Add(rand.N(startDelay)); l.copy != nil && l.next.Before(soonest) {
+	if soonest := k.fetcher.now().Add(rand.N(startDelay)); l.copy != nil && l.next.Before(soonest) {
 		l.next = soonest
 	}
 	l.mu.Unlock()
 	for {
 		l.mu.Lock()
-		wait := time.Until(l.next)
+		wait := l.next.Sub(k.fetcher.now())
 		l.mu.Unlock()
-		timer := time.NewTimer(max(0, wait))
+		if wait > 2*max(l.Refresh, maxRetryAfter) { // the clock was set back
+			wait = 0
+		}
+		timer := time.NewTimer(max(0, min(wait, clockCheck)))
 		r := request{}
 		select {
 		case <-ctx.Done():
@@ -175,6 +189,9 @@ func (k *Keeper) keep(ctx context.Context, l *kept) {
 		case r = <-l.ask:
 			timer.Stop()
 		case <-timer.C:
+			if wait > clockCheck {
+				continue
+			}
 		}
 		err := k.refresh(ctx, l, r.accept)
 		if r.done != nil {

@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -233,4 +234,66 @@ func TestAWeekOfAPIBAN(t *testing.T) {
 			}
 		}
 	})
+}
+
+// A machine without a battery for its clock fetches with the hour of its last end, until somebody tells it the time, and
+// others have had a wrong hour for some time: neither leaves a list that is old, nor one that is almost empty.
+func TestAClockThatIsWrong(t *testing.T) {
+	const days = 24 * time.Hour
+	voip := &published{text: voipbl(100)} // some of which APIBAN names, too
+	for name, wrong := range map[string]time.Duration{"behind by 60 days": -60 * days, "ahead by ten years": 3650 * days} {
+		for _, again := range []string{"while it runs", "while it does not"} {
+			t.Run(name+", set right "+again, func(t *testing.T) {
+				dir := t.TempDir()
+				synctest.Test(t, func(t *testing.T) {
+					server := &patientAPIBAN{apibanServer: apibanServer{n: 600, limited: 1 << 30}}
+					var asked, off atomic.Int64
+					off.Store(int64(wrong))
+					run := func() (k *Keeper, stop func()) {
+						a, v := apibanSource("https://apiban.example.org"), source("https://voipbl.example.org")
+						v.Name, v.Refresh, a.Refresh = "voipbl", 4*time.Hour, 4*time.Hour
+						k = newKeeper([]Source{a, v}, dir, quiet(), func() {}, &fetcher{
+							client: &http.Client{Transport: handlerTransport{http.HandlerFunc(
+								func(w http.ResponseWriter, r *http.Request) {
+									if strings.HasPrefix(r.Host, "voipbl") {
+										asked.Add(1)
+										voip.ServeHTTP(w, r)
+										return
+									}
+									server.ServeHTTP(w, r)
+								})}},
+							pause: apibanPause, time: fetchTime,
+							now: func() time.Time { return time.Now().Add(time.Duration(off.Load())) },
+						})
+						ctx, cancel := context.WithCancel(t.Context())
+						var wg sync.WaitGroup
+						wg.Go(func() { _ = k.Run(ctx) })
+						return k, func() { cancel(); wg.Wait() }
+					}
+					k, stop := run()
+					time.Sleep(10 * time.Minute)
+					if again == "while it does not" {
+						stop()
+						off.Store(0)
+						k, stop = run()
+					}
+					off.Store(0)
+					before := asked.Load()
+					time.Sleep(5 * time.Hour)
+					if merged := lists.Merge(k.Lists(), nil, time.Now()); merged.Len() != 601 {
+						t.Errorf("with the right hour %d are in force", merged.Len())
+					}
+					if wrong > 0 && again == "while it does not" && asked.Load() == before {
+						t.Error("what was fetched in the year 2036 is not fetched again")
+					}
+					server.n = 0 // and it has nothing to say any more
+					time.Sleep(8 * days)
+					if merged := lists.Merge(k.Lists()[:1], nil, time.Now()); merged.Len() != 0 {
+						t.Errorf("after eight days %d addresses of APIBAN's are still in force", merged.Len())
+					}
+					stop()
+				})
+			})
+		}
+	}
 }
