@@ -197,8 +197,9 @@ func New(o Options) (_ *Daemon, err error) {
 	return d, nil
 }
 
-// setMemoryBudget tells of the bytes of Go's memory within which everything fits that the configuration allows: sources
-// at their bound, a full queue for each Asterisk, and a collector that works harder near it instead of doubling the heap.
+// setMemoryBudget tells of the bytes of Go's memory within which everything fits that the configuration allows:
+// sources at their bound, a full queue for each Asterisk, and a collector that works harder near it instead of
+// doubling the heap.
 func (d *Daemon) setMemoryBudget() {
 	if d.opts.MemoryBudget == nil {
 		return

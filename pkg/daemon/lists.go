@@ -115,8 +115,8 @@ func tableLists(cfg *config.Config) []firewall.List {
 // String names the task.
 func (*attackerLists) String() string { return "lists" }
 
-// configure keeps the lists of another configuration, of which the kernel's table knows already. Those that did not change
-// stay in force meanwhile.
+// configure keeps the lists of another configuration, of which the kernel's table knows already. Those that did not
+// change stay in force meanwhile.
 func (l *attackerLists) configure(cfg *config.Config) {
 	l.keeper.Configure(listSources(cfg.Lists))
 	l.mu.Lock()

@@ -481,7 +481,8 @@ func TestAListIsFetchedByItself(t *testing.T) {
 	}
 }
 
-// A list that did not change goes on, one of the same address is not fetched anew, and nobody waits for one that is gone.
+// A list that did not change goes on, one of the same address is not fetched anew, and nobody waits for one that is
+// gone.
 func TestOtherListsAreKept(t *testing.T) {
 	hangs := make(chan struct{})
 	p := newPublisher(t, func(w http.ResponseWriter, r *http.Request) {

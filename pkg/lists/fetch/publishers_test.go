@@ -79,7 +79,8 @@ func dropList(day, n int) string {
 		fmt.Fprintf(&b, `{"cidr":"198.18.%d.0/24","sblid":"SBL%d","rir":"ripencc"}`+"\n", i, i)
 	}
 	fmt.Fprintf(&b, `{"type":"metadata","timestamp":%d,"size":%d,"records":%d,`+
-		`"copyright":"(c) 2026 The Spamhaus Project SLU","terms":"https://www.spamhaus.org/drop/terms/"}`+"\n", 1778025600+day*86400, b.Len(), n)
+		`"copyright":"(c) 2026 The Spamhaus Project SLU","terms":"https://www.spamhaus.org/drop/terms/"}`+"\n",
+		1778025600+day*86400, b.Len(), n)
 	return b.String()
 }
 
@@ -236,7 +237,7 @@ func TestAWeekOfAPIBAN(t *testing.T) {
 	})
 }
 
-// A machine without a battery for its clock fetches with the hour of its last end, until somebody tells it the time, and
+// A machine without a battery for its clock fetches with the hour of its last end until somebody tells it the time, and
 // others have had a wrong hour for some time: neither leaves a list that is old, nor one that is almost empty.
 func TestAClockThatIsWrong(t *testing.T) {
 	const days = 24 * time.Hour
