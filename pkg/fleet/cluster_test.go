@@ -79,13 +79,12 @@ func startExample(t *testing.T) (servers []*server.Server, urls []string, creden
 	}
 	for i := range 3 {
 		name := fmt.Sprintf("nats%d", i+1)
-		own := strings.NewReplacer(`"0.0.0.0:4222"`, `"127.0.0.1:-1"`, `"0.0.0.0:6222"`, fmt.Sprintf("%q", routes[i]),
+		own := strings.NewReplacer("$NATS_NAME", name, `"0.0.0.0:4222"`, `"127.0.0.1:-1"`, `"0.0.0.0:6222"`, fmt.Sprintf("%q", routes[i]),
 			`"/var/lib/nats"`, fmt.Sprintf("%q", filepath.Join(dir, name))).Replace(text)
 		file := filepath.Join(dir, name+".conf")
 		if err := os.WriteFile(file, []byte(own), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		t.Setenv("NATS_NAME", name)
 		o, err := server.ProcessConfigFile(file)
 		if err != nil {
 			t.Fatal(err)
@@ -111,6 +110,7 @@ func startExample(t *testing.T) (servers []*server.Server, urls []string, creden
 // With the files that the package brings a fleet works on three servers, of which one may be lost, and each node may
 // speak in its own name alone.
 func TestThreeServersOfOnesOwn(t *testing.T) {
+	t.Parallel()
 	servers, urls, credentials := startExample(t)
 	var want jetstream.StreamConfig
 	if err := json.Unmarshal([]byte(readExample(t, "stream.json")), &want); err != nil {

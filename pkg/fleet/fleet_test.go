@@ -482,6 +482,7 @@ func BenchmarkBan(b *testing.B) {
 
 // A person's word for one node alone: that node lets in whom others saw, over restarts, and they do not hear of it.
 func TestAnUnbanForOneNodeAlone(t *testing.T) {
+	t.Parallel()
 	s := startServer(t, t.TempDir(), -1, nil)
 	cfg := configOf(s.ClientURL(), "a")
 	cfg.KeptFile = filepath.Join(t.TempDir(), "fleet.json")
@@ -510,6 +511,7 @@ func TestAnUnbanForOneNodeAlone(t *testing.T) {
 
 // A node that has more to say than the others take of one says what lets somebody in first, and the rest as they take it.
 func TestANodeSpeaksAsOthersListen(t *testing.T) {
+	t.Parallel()
 	s := startServer(t, t.TempDir(), -1, nil)
 	cfg := configOf(s.ClientURL(), "a")
 	cfg.Limits.Records, cfg.Limits.Rate = 250, 1200 // 20 a second

@@ -14,6 +14,7 @@ import (
 
 // What a stolen node said dies everywhere, also where nobody listened when the operator said so; what others saw, stays.
 func TestWhatTheOperatorForgetsAllForget(t *testing.T) {
+	t.Parallel()
 	dir, port := t.TempDir(), freePort(t)
 	s := startServer(t, dir, port, nil)
 	stolen, stopStolen := run(t, configOf(s.ClientURL(), "stolen"))
@@ -66,6 +67,7 @@ func TestWhatTheOperatorForgetsAllForget(t *testing.T) {
 
 // What one node forgets it has forgotten after a restart, too, and nobody else has.
 func TestWhatOneNodeForgets(t *testing.T) {
+	t.Parallel()
 	port := freePort(t)
 	url := fmt.Sprintf("nats://127.0.0.1:%d", port)
 	cfg := configOf(url, "a")

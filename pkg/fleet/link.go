@@ -237,6 +237,7 @@ func (l *link) receiveAll(ctx context.Context, live <-chan *nats.Msg, closed <-c
 	defer tick.Stop()
 	look := time.NewTicker(lookEvery)
 	defer look.Stop()
+	l.beat() // who is there is heard from the first moment
 	retry := time.NewTimer(0)
 	retry.Stop()
 	wait := retryLeast

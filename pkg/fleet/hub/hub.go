@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
@@ -45,6 +46,9 @@ type Hub struct {
 	options server.Options // without users
 	own     nkeys.KeyPair  // by which the hub itself is let in
 	members members
+
+	forgetting sync.Mutex // of who is at it
+	tasks      sync.WaitGroup
 
 	diskError string // why nothing can be kept, as it was logged
 }
@@ -129,6 +133,7 @@ func (h *Hub) Run(ctx context.Context, ready func()) error {
 		h.server.Shutdown()
 		h.server.WaitForShutdown()
 	}()
+	defer h.tasks.Wait()
 	if !h.server.ReadyForConnections(startTime) {
 		return errors.New("the server does not listen: is its port taken?")
 	}
@@ -208,29 +213,36 @@ func (h *Hub) connect() (*nats.Conn, error) {
 	return nc, nil
 }
 
-// forget voids what nodes said, where a person asked for that. What fails is tried again.
+// forget voids what nodes said, where a person asked for that, beside all else: a stream that does not answer must not
+// keep anybody from being cut off. What fails is tried again.
 func (h *Hub) forget(ctx context.Context) {
-	for _, node := range h.members.Forget {
-		err := h.forgetNode(ctx, node)
-		if err == nil {
-			err = h.folder.forgotten(node)
-		}
-		if err != nil {
-			h.log.Error("what a node said cannot be forgotten yet", "node", node, "err", err)
-			return
-		}
-		h.log.Info("what a node said is forgotten", "node", node)
+	if len(h.members.Forget) == 0 || !h.forgetting.TryLock() {
+		return
 	}
-	h.members.Forget = nil
+	h.tasks.Go(func() {
+		defer h.forgetting.Unlock()
+		m, err := h.folder.readMembers() // the others may be done since they were read
+		for i := 0; err == nil && i < len(m.Forget); i++ {
+			if err = h.forgetNode(ctx, m.Fleet, m.Forget[i]); err == nil {
+				err = h.folder.forgotten(m.Forget[i])
+			}
+			if err == nil {
+				h.log.Info("what a node said is forgotten", "node", m.Forget[i])
+			}
+		}
+		if err != nil && ctx.Err() == nil {
+			h.log.Error("what a node said cannot be forgotten yet", "err", err)
+		}
+	})
 }
 
-func (h *Hub) forgetNode(ctx context.Context, node string) error {
+func (h *Hub) forgetNode(ctx context.Context, fleetName, node string) error {
 	nc, err := h.connect()
 	if err != nil {
 		return err
 	}
 	defer nc.Close()
-	return fleet.ForgetBy(ctx, nc, h.members.Fleet, node)
+	return fleet.ForgetBy(ctx, nc, fleetName, node)
 }
 
 // lookForMembers lets in who was invited, and cuts off who was revoked.
