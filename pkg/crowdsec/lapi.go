@@ -380,8 +380,7 @@ func (l *lapi) allowLists(ctx context.Context) (all []Allowed, known bool, err e
 	var answer []struct {
 		Name  string
 		Items []struct {
-			Value      string
-			Expiration time.Time
+			Value, Expiration string
 		}
 	}
 	err = l.do(ctx, request{method: http.MethodGet, at: at, want: http.StatusOK, read: readObject(&answer)})
@@ -395,8 +394,12 @@ func (l *lapi) allowLists(ctx context.Context) (all []Allowed, known bool, err e
 	for _, list := range answer {
 		for _, item := range list.Items {
 			p, err := lists.ParsePrefix(item.Value)
-			// An item without an end has year 1, or 1970 (strfmt.DateTime).
-			if ends := item.Expiration; err != nil || ends.Unix() > 0 && !ends.After(now.Add(l.ahead)) {
+			if err != nil {
+				continue
+			}
+			// An item without an end has year 1, or 1970 (strfmt.DateTime), or none.
+			ends, err := time.Parse(time.RFC3339, item.Expiration)
+			if err == nil && ends.Unix() > 0 && !ends.After(now.Add(l.ahead)) {
 				continue
 			}
 			all = append(all, Allowed{Prefix: p, List: list.Name})
