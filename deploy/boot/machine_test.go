@@ -130,6 +130,17 @@ mount -t overlay -o "lowerdir=$tree,upperdir=$layer/upper,workdir=$layer/work" r
 	[ -e "$layer/copied" ] || { cp -a "$tree/." "$layer/upper/"; : >"$layer/copied"; } # no overlays here
 	mount --bind "$layer/upper" "$root"
 }
+if [ -d "$layer/asterisk" ]; then # a tree of its own, since its Debian is newer than the machine's
+	tree=$(../lab/lab tree 22)
+	exec 9>>"$tree.lock"
+	flock -s 9
+	mkdir -p "$root/srv/asterisk" "$layer/asterisk/upper" "$layer/asterisk/work"
+	mount -t overlay -o "lowerdir=$tree,upperdir=$layer/asterisk/upper,workdir=$layer/asterisk/work" ringwall \
+		"$root/srv/asterisk" 2>/dev/null || {
+		[ -e "$layer/asterisk/copied" ] || { cp -a "$tree/." "$layer/asterisk/upper/"; : >"$layer/asterisk/copied"; }
+		mount --bind "$layer/asterisk/upper" "$root/srv/asterisk"
+	}
+fi
 `
 	all := []string{"--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "--mount-proc",
 		"/bin/sh", "-euc", mount + script, "sh", layer}
@@ -170,16 +181,32 @@ func newMachine(t *testing.T, configuration string) *machine {
 // newMachineOf is newMachine with another tree of the laboratory.
 func newMachineOf(t *testing.T, tree, configuration string) *machine {
 	t.Helper()
+	m := newLayer(t, installed[tree])
+	m.listen(5060)
+	m.listen(5080)
+	m.startAMI()
+	t.Cleanup(func() { m.stopAMI() })
+	m.write("/etc/ringwall/ami-secret", secret+"\n")
+	m.configure(configuration)
+	m.boot()
+	m.endAfterTheTest()
+	m.heard()
+	return m
+}
+
+// newLayer is a machine above one of the laboratory's trees, on its cable and switched off.
+func newLayer(t *testing.T, base func() (string, error)) *machine {
+	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("needs root, for systemd-nspawn")
 	}
 	t.Parallel()
-	base, err := installed[tree]()
+	below, err := base()
 	if err != nil {
 		t.Fatal(err)
 	}
 	m := &machine{t: t, layer: filepath.Join(t.TempDir(), "machine")}
-	if out, err := exec.Command("cp", "-a", base, m.layer).CombinedOutput(); err != nil {
+	if out, err := exec.Command("cp", "-a", below, m.layer).CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	m.server, m.others = netnstest.New(t), netnstest.New(t)
@@ -188,14 +215,11 @@ func newMachineOf(t *testing.T, tree, configuration string) *machine {
 		list = append(list, fmt.Sprintf("10.88.0.%d/24", 2+host))
 	}
 	netnstest.Connect(t, m.server, m.others, []string{self + "/24"}, list)
-	m.listen(5060)
-	m.listen(5080)
-	m.startAMI()
-	t.Cleanup(func() { m.stopAMI() })
-	m.write("/etc/ringwall/ami-secret", secret+"\n")
-	m.configure(configuration)
-	m.boot()
-	defer m.heard()
+	return m
+}
+
+func (m *machine) endAfterTheTest() {
+	t := m.t
 	t.Cleanup(func() {
 		journal := ""
 		if t.Failed() {
@@ -206,7 +230,6 @@ func newMachineOf(t *testing.T, tree, configuration string) *machine {
 			t.Logf("the console said:\n%s\nand the journal:\n%s", m.console.String(), journal)
 		}
 	})
-	return m
 }
 
 func (m *machine) configure(configuration string) {
