@@ -391,17 +391,32 @@ func TestAClockThatDiffers(t *testing.T) {
 func TestALAPIThatIsAway(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &server{}
+		var mu sync.Mutex // of what follows
 		away, tries, faults := true, 0, []error{}
 		var bans []Ban
+		locked := func(f func()) {
+			mu.Lock()
+			defer mu.Unlock()
+			f()
+		}
 		r, err := NewReporter(Options{Account: Account{URL: "http://127.0.0.1:8080", Login: "pbx", Password: "hunter2"},
-			Bans: func(context.Context) ([]Ban, error) { return slices.Clone(bans), nil }, Allow: func([]Allowed) {},
-			Fault: func(err error) { faults = append(faults, err) }, Log: slog.New(slog.DiscardHandler)})
+			Bans: func(context.Context) (all []Ban, err error) {
+				locked(func() { all = slices.Clone(bans) })
+				return all, nil
+			},
+			Allow: func([]Allowed) {}, Log: slog.New(slog.DiscardHandler),
+			Fault: func(err error) { locked(func() { faults = append(faults, err) }) }})
 		if err != nil {
 			t.Fatal(err)
 		}
 		r.lapi.client.Transport = transport(func(q *http.Request) (*http.Response, error) {
-			if away {
-				tries++
+			gone := false
+			locked(func() {
+				if gone = away; gone {
+					tries++
+				}
+			})
+			if gone {
 				return nil, errors.New("connection refused")
 			}
 			w := httptest.NewRecorder()
@@ -411,28 +426,32 @@ func TestALAPIThatIsAway(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
 		go func() { defer close(done); _ = r.Run(ctx) }()
-		bans = []Ban{banUntil("192.0.2.7/32", 10*time.Minute)}
+		locked(func() { bans = []Ban{banUntil("192.0.2.7/32", 10*time.Minute)} })
 		for i := range 60 {
 			r.Changed()
 			time.Sleep(time.Minute)
-			bans = append(bans, banUntil(fmt.Sprintf("198.51.100.%d/32", i), 2*time.Hour))
+			locked(func() { bans = append(bans, banUntil(fmt.Sprintf("198.51.100.%d/32", i), 2*time.Hour)) })
 		}
-		bans = bans[1:] // it is over
-		if tries < 60 || tries > 140 {
-			t.Errorf("%d tries in an hour", tries)
-		}
-		if st := r.Status(); st.Up || st.Waiting < 50 || st.Failures != tries {
-			t.Errorf("%+v", st)
-		}
-		away = false
+		locked(func() {
+			bans = bans[1:] // it is over
+			if tries < 60 || tries > 140 {
+				t.Errorf("%d tries in an hour", tries)
+			}
+			if st := r.Status(); st.Up || st.Waiting < 50 || st.Failures != tries {
+				t.Errorf("%+v", st)
+			}
+			away = false
+		})
 		time.Sleep(2 * time.Minute)
 		if got := s.has(); len(got) != 60 || slices.Contains(got, "192.0.2.7") {
 			t.Errorf("%q", got)
 		}
-		if faults[0] == nil || faults[len(faults)-1] != nil {
-			t.Errorf("%v", faults)
-		}
-		bans = bans[:1]
+		locked(func() {
+			if faults[0] == nil || faults[len(faults)-1] != nil {
+				t.Errorf("%v", faults)
+			}
+			bans = bans[:1]
+		})
 		r.Changed()
 		time.Sleep(5 * time.Second)
 		if got := s.has(); len(got) != 1 {
