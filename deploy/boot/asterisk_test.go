@@ -22,8 +22,8 @@ const (
 	account = "201"
 )
 
-// newPBX is a Debian, booted by systemd, in which the laboratory's Asterisk runs, by the unit and with the configuration
-// of Debian's package and with a phone. Ringwall is not installed.
+// newPBX is a Debian, booted by systemd, in which the laboratory's Asterisk runs, by the unit and with the
+// configuration of Debian's package and with a phone. Ringwall is not installed.
 func newPBX(t *testing.T) *machine {
 	t.Helper()
 	m := newLayer(t, func() (string, error) {
@@ -89,8 +89,8 @@ func (m *machine) asteriskIsUp() {
 	})
 }
 
-// register sends a REGISTER of an account, with its password where there is one, and returns the code of the answer that
-// came last; 0 is none.
+// register sends a REGISTER of an account, with its password where there is one, and returns the code of the answer
+// that came last; 0 is none.
 func (m *machine) register(transport, from, user, password string, patience time.Duration) (code int) {
 	m.t.Helper()
 	var local net.Addr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr(from), 0))
@@ -275,7 +275,9 @@ func (m *machine) befalls() {
 	pid := m.property("MainPID")
 	m.run("kill -9 " + pid)
 	m.unanswered(first)
-	m.until("the service is back", func() bool { return m.property("MainPID") != pid && m.property("SubState") == "running" })
+	m.until("the service is back", func() bool {
+		return m.property("MainPID") != pid && m.property("SubState") == "running"
+	})
 	m.hears()
 	m.run("kill -9 $(systemctl show -p MainPID --value asterisk)")
 	m.until("Ringwall misses Asterisk", func() bool {
@@ -324,7 +326,9 @@ func (m *machine) befalls() {
 	// After a reboot the bans are in the kernel before Asterisk hears anybody.
 	m.run("systemctl disable asterisk")
 	m.reboot(nil)
-	m.until("the bans are back", func() bool { return m.inSet(first) && m.inSet(second) && m.inSet(third) && m.inSet(fourth) })
+	m.until("the bans are back", func() bool {
+		return m.inSet(first) && m.inSet(second) && m.inSet(third) && m.inSet(fourth)
+	})
 	m.says("systemctl is-active asterisk", 3, "inactive")
 	m.says("ringwall doctor", 1, "127.0.0.1:5038")
 	m.run("systemctl start asterisk")
