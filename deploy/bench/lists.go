@@ -231,7 +231,8 @@ func measureLists(ctx context.Context, o *options) error {
 				return err
 			}
 			const entries = listedAddresses + listedNetworks
-			fmt.Printf("  %d addresses and %d networks of %d lists: %.0f MB in the kernel, %d B each\n", listedAddresses,
+			fmt.Printf("  %d addresses and %d networks of %d lists: %.0f MB in the kernel, %d B each\n",
+				listedAddresses,
 				listedNetworks, listCount, float64(now-before)/(1<<20), (now-before)/entries)
 		}
 		fmt.Printf("  exchange %d: %v\n", n+1, took)

@@ -81,7 +81,8 @@ func main() {
 func runStages(ctx context.Context) (err error) {
 	var o options
 	only := flag.String("only", "",
-		"stages, by comma: frame,sources,reaction,flood,elements,lists,start,unban,idle,fail2ban (default: all but fail2ban)")
+		"stages, by comma: frame,sources,reaction,flood,elements,lists,start,unban,idle,fail2ban (default: all but "+
+			"fail2ban)")
 	flag.StringVar(&o.program, "ringwall", "",
 		"the program to measure, by its whole path (default: built from ./cmd/ringwall)")
 	flag.StringVar(&o.fail2ban, "fail2ban", "",

@@ -63,8 +63,11 @@ func buildPackage(version, arch string) (string, error) {
 		return "", fmt.Errorf("build the package: %w\n%s", err, out)
 	}
 	debs, err := filepath.Glob(filepath.Join(packages, "*.deb"))
-	if err != nil || len(debs) != 1 {
-		return "", fmt.Errorf("packages %q, %v; want one", debs, err)
+	if err != nil {
+		return "", err
+	}
+	if len(debs) != 1 {
+		return "", fmt.Errorf("packages %q; want one", debs)
 	}
 	return debs[0], nil
 }

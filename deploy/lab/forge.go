@@ -11,7 +11,8 @@ import (
 // Forge sends one UDP packet from a node with a source address that is not its own, IPv4 or IPv6. Nothing comes back
 // to the node: the server answers the address that was forged.
 //
-//	l.Forge(lab.Attacker, victim, l.SIPAddress(false), lab.Request{User: "x"}.Bytes("udp", victim, l.SIPAddress(false)))
+//	pbx := l.SIPAddress(false)
+//	l.Forge(lab.Attacker, victim, pbx, lab.Request{User: "x"}.Bytes("udp", victim, pbx))
 func (l *Lab) Forge(node Node, source, destination netip.AddrPort, payload []byte) error {
 	if source.Addr().Is4() != destination.Addr().Is4() {
 		return fmt.Errorf("lab: forge: %s and %s are of two families", source, destination)

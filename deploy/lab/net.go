@@ -227,7 +227,7 @@ func untilLocal(a netip.Addr) error {
 			return nil
 		}
 		if time.Now().After(deadline) {
-			return fmt.Errorf("address %s is still not the node's own after %s: %v", a, waitTime, err)
+			return errors.Join(fmt.Errorf("address %s is still not the node's own after %s", a, waitTime), err)
 		}
 	}
 }

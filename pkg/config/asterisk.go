@@ -20,8 +20,8 @@ func (ps *parser) isList(path string) bool {
 	return n != nil && n.Kind == yaml.SequenceNode
 }
 
-// checkAsterisks checks the list of Asterisks, and completes what follows from the rest: ports, names, secrets. A node of
-// a fleet may say that it has none, and bans whom the others saw.
+// checkAsterisks checks the list of Asterisks, and completes what follows from the rest: ports, names, secrets. A node
+// of a fleet may say that it has none, and bans whom the others saw.
 func (ps *parser) checkAsterisks(list []Asterisk, mode fs.FileMode, ofFleet bool) {
 	if len(list) == 0 && !ps.failed["asterisk"] && (!ofFleet || !ps.isList("asterisk")) {
 		ps.fail("asterisk", "missing", detail{allowed: "a list with an address, a username and a secret for each " +

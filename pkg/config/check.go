@@ -213,8 +213,8 @@ func (ps *parser) checkLimits(p *Policy) {
 	}
 }
 
-// listenAddress is the host, and the whole of it, of a key that says where to listen; not ok where that is nowhere, which
-// "" is, or a mistake.
+// listenAddress is the host, and the whole of it, of a key that says where to listen; not ok where that is nowhere,
+// which "" is, or a mistake.
 func (ps *parser) listenAddress(key, text, nowhere, example string) (host, address string, ok bool) {
 	if text == "" || ps.failed[key] {
 		return "", "", false

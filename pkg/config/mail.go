@@ -89,7 +89,8 @@ func (ps *parser) checkMailAddress(key, text string) {
 	switch {
 	case text == "":
 		ps.fail(key, "missing", detail{hint: "admin@example.org"})
-	case err != nil || a.Address != text || !isPrintable(text, 254) || strings.ContainsFunc(text, func(r rune) bool { return r > '~' }):
+	case err != nil || a.Address != text || !isPrintable(text, 254) ||
+		strings.ContainsFunc(text, func(r rune) bool { return r > '~' }):
 		ps.fail(key, "not a mail address", detail{value: ps.shownValue(key), allowed: "NAME@DOMAIN"})
 	}
 }

@@ -188,8 +188,7 @@ func allSettings() []setting {
 			reason: "all of them, unless you know better which names your phones have"},
 		{path: "policy.ipv6_prefix", byDefault: 64,
 			allowed: inBounds(32, 128).withHint("64: providers give a customer no less than a /64, and share a /32 " +
-				"among " +
-				"all of theirs"), restart: true,
+				"among all of theirs"), restart: true,
 			meaning: "How many bits of an IPv6 address make a source: {least} to {most}.",
 			reason:  "a provider gives each customer a /64 or more, and the customer changes addresses in it at will"},
 		{path: "policy.networks",
@@ -388,8 +387,7 @@ func allSettings() []setting {
 		{path: "firewall.priority", byDefault: -300,
 			// include/uapi/linux/netfilter_ipv4.h: NF_IP_PRI_CONNTRACK_DEFRAG is -400, NF_IP_PRI_CONNTRACK -200.
 			allowed: inBounds(-399, -201).withHint("-300: after fragments are joined (-400), before connection " +
-				"tracking " +
-				"(-200), or running calls go on"),
+				"tracking (-200), or running calls go on"),
 			meaning: "When the chain runs, at hook prerouting: {least} to {most}.",
 			reason: "after fragments are joined (-400) and before connection tracking (-200), so that running calls " +
 				"of a banned source end too"},
@@ -438,16 +436,16 @@ func allSettings() []setting {
 			reason: "only you know whether you have one"},
 
 		{path: "lists",
-			meaning: "Lists of known attackers, one entry each, whose packets to the ports above are dropped. Nothing is " +
-				"fetched that does not stand here. What is allowed, trusted, a trunk's, private or this machine's own, is " +
-				"never touched by a list. With its name alone: apiban (with key_file), voipbl, spamhaus-drop, " +
-				"spamhaus-drop-v6, blocklist-de-sip. See deploy/docs/lists.md."},
+			meaning: "Lists of known attackers, one entry each, whose packets to the ports above are dropped. " +
+				"Nothing is fetched that does not stand here. What is allowed, trusted, a trunk's, private or this " +
+				"machine's own, is never touched by a list. With its name alone: apiban (with key_file), voipbl, " +
+				"spamhaus-drop, spamhaus-drop-v6, blocklist-de-sip. See deploy/docs/lists.md."},
 		{path: "lists[].name",
-			meaning: "How messages, metrics and ringwall lists call it: small letters, digits, - and _, up to 32, different " +
-				"for each."},
+			meaning: "How messages, metrics and ringwall lists call it: small letters, digits, - and _, up to 32, " +
+				"different for each."},
 		{path: "lists[].url",
-			meaning: `Where it is: "https://…", never shown again, since such addresses may hold a key. {key} in it is ` +
-				"replaced by the key. Redirects to other hosts are refused.",
+			meaning: `Where it is: "https://…", never shown again, since such addresses may hold a key. {key} in it ` +
+				"is replaced by the key. Redirects to other hosts are refused.",
 			reason: "that of the list with this name"},
 		{path: "lists[].url_file",
 			meaning: "A file that holds only the url: its whole path. It is refused when everybody can read it.",
@@ -460,8 +458,8 @@ func allSettings() []setting {
 				"crowdsec: a LAPI's stream of decisions, or lines; auto looks how it begins.",
 			reason: "they cannot be mistaken for each other"},
 		{path: "lists[].key_file",
-			meaning: "A file that holds only the key of the list's publisher, or USER:PASSWORD: its whole path. It is sent " +
-				"as X-Api-Key, or by basic authentication, where the url has no {key}.",
+			meaning: "A file that holds only the key of the list's publisher, or USER:PASSWORD: its whole path. It " +
+				"is sent as X-Api-Key, or by basic authentication, where the url has no {key}.",
 			reason: "none; APIBAN and CrowdSec give you one"},
 		{path: "lists[].refresh", byDefault: time.Duration(0), allowed: checkedBy((*parser).checkRefresh),
 			meaning: "How often it is fetched: 1m to 7d, or 0 for the default. What has not changed is not sent again.",
@@ -476,28 +474,33 @@ func allSettings() []setting {
 			meaning: "A longer list is refused, and the one before stays: {least} to {most}.",
 			reason:  "the longest of those with a name has 100000; each takes some 100 bytes, twice"},
 		{path: "lists[].max_prefix", byDefault: 10, allowed: inBounds(8, 32),
-			meaning: "Wider networks in a list are left out: bits of IPv4, and twice as many of IPv6; {least} to {most}.",
-			reason:  "nobody's attackers have more than four million addresses; what a list says of all of them is a mistake"},
+			meaning: "Wider networks in a list are left out: bits of IPv4, and twice as many of IPv6; {least} to " +
+				"{most}.",
+			reason: "nobody's attackers have more than four million addresses; what a list says of all of them is " +
+				"a mistake"},
 
 		{path: "export",
 			meaning: "Our own bans for other firewalls. See deploy/docs/export.md."},
 		{path: "export.listen",
-			meaning: `Where http://HOST:PORT/ serves them; "" is nowhere. Elsewhere than on loopback it needs token_file.`,
-			reason:  "only you know who may read whom you ban"},
+			meaning: `Where http://HOST:PORT/ serves them; "" is nowhere. Elsewhere than on loopback it needs ` +
+				"token_file.",
+			reason: "only you know who may read whom you ban"},
 		{path: "export.file", allowed: checkedBy((*parser).checkWholePathOrNone),
-			meaning: "A file that is written each time that they change: its whole path, where the service may write, as " +
-				"in /var/lib/ringwall.",
+			meaning: "A file that is written each time that they change: its whole path, where the service may " +
+				"write, as in /var/lib/ringwall.",
 			reason: "none"},
 		{path: "export.format", byDefault: export.Plain, allowed: oneOf(export.Formats()...),
-			meaning: "plain: an address or network a line (pfSense, OPNsense); json; nft: for nft -f; mikrotik: for /import.",
-			reason:  "nearly every firewall reads it"},
+			meaning: "plain: an address or network a line (pfSense, OPNsense); json; nft: for nft -f; mikrotik: for " +
+				"/import.",
+			reason: "nearly every firewall reads it"},
 		{path: "export.proven_only", byDefault: true,
-			meaning: "Leave out what a forged packet could have made, and bans of one service: another firewall lets nobody " +
-				"knock.",
+			meaning: "Leave out what a forged packet could have made, and bans of one service: another firewall lets " +
+				"nobody knock.",
 			reason: "whoever forges a customer's address must not get it closed everywhere"},
 		{path: "export.token_file", allowed: checkedBy((*parser).checkWholePathOrNone),
-			meaning: "A file that holds only the token, which who reads sends as bearer or as password: its whole path.",
-			reason:  "none on loopback; elsewhere it is needed"},
+			meaning: "A file that holds only the token, which who reads sends as bearer or as password: its whole " +
+				"path.",
+			reason: "none on loopback; elsewhere it is needed"},
 
 		{path: "crowdsec",
 			meaning: "A CrowdSec LAPI that is told of our bans, and whose allow lists are honoured. See " +
@@ -506,26 +509,27 @@ func allSettings() []setting {
 			meaning: "Where it is: https://HOST:PORT, or http:// to this machine.",
 			reason:  "that of credentials_file"},
 		{path: "crowdsec.credentials_file", allowed: checkedBy((*parser).checkWholePathOrNone),
-			meaning: "The file with url, login and password that cscli machines add NAME --auto --file FILE writes: its whole " +
-				"path.",
+			meaning: "The file with url, login and password that cscli machines add NAME --auto --file FILE writes: " +
+				"its whole path.",
 			reason: "none; only you know whether you have a LAPI"},
 		{path: "crowdsec.ca_file", allowed: checkedBy((*parser).checkWholePathOrNone),
 			meaning: "The certificate that signed the LAPI's: a PEM file, its whole path.",
 			reason:  "the certificates of the system"},
 		{path: "crowdsec.proven_only", byDefault: true,
-			meaning: "Leave out what a forged packet could have made, and bans of one service: CrowdSec's bouncers close " +
-				"everything.",
+			meaning: "Leave out what a forged packet could have made, and bans of one service: CrowdSec's bouncers " +
+				"close everything.",
 			reason: "whoever forges a customer's address must not get it closed everywhere"},
 
 		{path: "fleet",
-			meaning: "Share bans, trust and what is allowed with the other PBXes of the same operator, over NATS with " +
-				"JetStream. deploy/docs/fleet.md says how."},
+			meaning: "Share bans, trust and what is allowed with the other PBXes of the same operator, over NATS " +
+				"with JetStream. deploy/docs/fleet.md says how."},
 		{path: "fleet.servers", byDefault: []string{}, allowed: checkedBy((*parser).checkFleetServers),
-			meaning: "The servers: tls://HOST:PORT, or nats://HOST:PORT on a network that nobody else reads. None is no " +
-				"fleet.",
+			meaning: "The servers: tls://HOST:PORT, or nats://HOST:PORT on a network that nobody else reads. None is " +
+				"no fleet.",
 			reason: "only you can say who your other nodes are"},
 		{path: "fleet.credentials_file", allowed: checkedBy((*parser).checkWholePathOrNone),
-			meaning: "The file with this node's credentials for the servers (.creds, as nsc writes it), its whole path."},
+			meaning: "The file with this node's credentials for the servers (.creds, as nsc writes it), its whole " +
+				"path."},
 		{path: "fleet.tls",
 			meaning: "How the servers prove who they are, where they speak TLS."},
 		{path: "fleet.tls.ca_file", allowed: checkedBy((*parser).checkWholePathOrNone),
@@ -539,22 +543,23 @@ func allSettings() []setting {
 				"two names.",
 			reason: "most operators have one"},
 		{path: "fleet.node", allowed: checkedBy((*parser).checkFleetNode),
-			meaning: "What this node is called: 1 to 32 letters, digits, - or _. No two nodes may have the same name, and " +
-				"the servers should let each publish under its own alone.",
+			meaning: "What this node is called: 1 to 32 letters, digits, - or _. No two nodes may have the same " +
+				"name, and the servers should let each publish under its own alone.",
 			reason: "the first part of the host's name"},
 		{path: "fleet.share", byDefault: []Shared{SharedBans, SharedTrust, SharedAllow},
 			allowed: checkedBy((*parser).checkShared),
-			meaning: "What others are told: bans, with what persons unban; trust, whose users logged in with a password; " +
-				"allow, what ringwall allow add allows. Never private addresses, which are others at each site.",
+			meaning: "What others are told: bans, with what persons unban; trust, whose users logged in with a " +
+				"password; allow, what ringwall allow add allows. Never private addresses, which are others at each " +
+				"site.",
 			reason: "who is an attacker or a customer at one site is so at all of them"},
 		{path: "fleet.accept", byDefault: []Shared{SharedBans, SharedTrust, SharedAllow},
 			allowed: checkedBy((*parser).checkShared),
-			meaning: "What is taken from others: the same words. Nobody is banned so whom this machine allows, whom its " +
-				"Asterisk knows, or who logged in.",
+			meaning: "What is taken from others: the same words. Nobody is banned so whom this machine allows, whom " +
+				"its Asterisk knows, or who logged in.",
 			reason: "what one learns all know"},
 		{path: "fleet.quorum", byDefault: 2, allowed: inBounds(1, 1000),
-			meaning: "How many nodes must have seen what a forged packet could have made, before it binds the others: " +
-				"{least} to {most}. Of what is proven one is enough.",
+			meaning: "How many nodes must have seen what a forged packet could have made, before it binds the " +
+				"others: {least} to {most}. Of what is proven one is enough.",
 			reason: "one forged packet at one site bans nobody elsewhere"},
 		{path: "fleet.max_prefix",
 			meaning: "The widest network that others may ban, unban or allow here."},
@@ -565,20 +570,20 @@ func allSettings() []setting {
 			meaning: "Bits of IPv6: {least} to {most}.",
 			reason:  "as wide as the networks that Ringwall bans by itself"},
 		{path: "fleet.max_records", byDefault: 50_000, allowed: inBounds(100, 1_000_000),
-			meaning: "How many bans one node may have told that are still true, and how many other things: {least} to {most}; " +
-				"all nodes together, twenty times as many. More are refused, and told of.",
+			meaning: "How many bans one node may have told that are still true, and how many other things: {least} " +
+				"to {most}; all nodes together, twenty times as many. More are refused, and told of.",
 			reason: "a botnet's addresses; some 20 MB of memory for a node that tells so many bans"},
 		{path: "fleet.rate", byDefault: 6000, allowed: inBounds(1, 1_000_000),
 			meaning: "How many things a minute one node may tell, once it has told max_records: {least} to {most}; " +
 				"bans, and as many other things.",
 			reason: "a hundred new attackers a second"},
 		{path: "fleet.unban", byDefault: UnbanFleet, allowed: oneOf(UnbanFleet, UnbanHere),
-			meaning: "Where ringwall unban and the status page let an address in: at all nodes of the fleet, or here alone. " +
-				"--fleet and --here say it for one unban.",
+			meaning: "Where ringwall unban and the status page let an address in: at all nodes of the fleet, or here " +
+				"alone. --fleet and --here say it for one unban.",
 			reason: "a customer who is let in at one site goes to the next one"},
 		{path: "fleet.watch", byDefault: WatchAuto, allowed: oneOf(WatchAuto, WatchOn, WatchOff),
-			meaning: "Look which other nodes are silent. auto is while there are no more than 200; in a larger fleet set it " +
-				"on where somebody looks at the metrics.",
+			meaning: "Look which other nodes are silent. auto is while there are no more than 200; in a larger fleet " +
+				"set it on where somebody looks at the metrics.",
 			reason: "each that looks hears of all others every minute: of 10,000 it is 22 kB a second"},
 
 		{path: "metrics",
@@ -619,8 +624,8 @@ func allSettings() []setting {
 			reason:  "what the place where the log goes can read"},
 
 		{path: "notify",
-			meaning: "Who is told of decisions, one entry each: a web address (url), a program (exec) or people by mail " +
-				"(smtp). A ban never waits for it. examples/notify.yaml shows some."},
+			meaning: "Who is told of decisions, one entry each: a web address (url), a program (exec) or people by " +
+				"mail (smtp). A ban never waits for it. examples/notify.yaml shows some."},
 		{path: "notify[].name",
 			meaning: "How the log and the metric ringwall_notifications_total call it: up to 64 bytes, different for " +
 				"each.",
@@ -711,7 +716,8 @@ func allSettings() []setting {
 				"it is summed up in one message a minute later."},
 		{path: "notify[].rate.per_minute", byDefault: 10, allowed: inBounds(0.0, 6000).withHint("0 for no bound"),
 			meaning: "Messages a minute: up to {most}, 0 is no bound.",
-			reason:  "a person reads no more, and chat programs refuse more; mails are 1 a minute where nothing is given"},
+			reason: "a person reads no more, and chat programs refuse more; mails are 1 a minute where nothing is " +
+				"given"},
 		{path: "notify[].rate.burst", byDefault: 20, allowed: inBounds(1, 1000),
 			meaning: "Messages at once: {least} to {most}.",
 			reason:  "a scan from a few addresses is told one by one; mails are 5 where nothing is given"},

@@ -97,7 +97,8 @@ func (l *lapi) do(ctx context.Context, q request) error {
 			}
 		}
 		err := l.send(ctx, q)
-		if refused, ok := errors.AsType[*statusError](err); ok && refused.status == http.StatusUnauthorized && !renewed {
+		if refused, ok := errors.AsType[*statusError](err); ok && refused.status == http.StatusUnauthorized &&
+			!renewed {
 			l.token = ""
 			continue
 		}
@@ -250,8 +251,8 @@ func scopeOf(p netip.Prefix) (scope, value string) {
 	return "Range", p.String()
 }
 
-// alertOf is a ban as a LAPI wants it. Its decision begins with stop_at (pkg/database/alerts.go), which therefore is now,
-// by the LAPI's clock.
+// alertOf is a ban as a LAPI wants it. Its decision begins with stop_at (pkg/database/alerts.go), which therefore is
+// now, by the LAPI's clock.
 func alertOf(b Ban, now time.Time, ahead time.Duration) alert {
 	scope, value := scopeOf(b.Prefix)
 	s := source{Scope: scope, Value: value}
@@ -269,7 +270,8 @@ func alertOf(b Ban, now time.Time, ahead time.Duration) alert {
 	return alert{
 		Scenario: scenario, Message: fmt.Sprintf("Ringwall banned %s: %s", value, b.Reason),
 		EventsCount: int32(max(1, min(b.Attempts, 1<<30))), Leakspeed: "0", Remediation: true, Events: []struct{}{},
-		StartAt: since.Add(ahead).UTC().Format(time.RFC3339), StopAt: now.Add(ahead).UTC().Format(time.RFC3339), Source: s,
+		StartAt: since.Add(ahead).UTC().Format(time.RFC3339), StopAt: now.Add(ahead).UTC().Format(time.RFC3339),
+		Source: s,
 		Decisions: []decision{{Origin: origin, Type: "ban", Scope: scope, Value: value, Duration: left.String(),
 			Scenario: scenario}},
 	}

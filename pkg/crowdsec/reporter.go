@@ -272,7 +272,8 @@ func (r *Reporter) readAllowLists(ctx context.Context) error {
 	return nil
 }
 
-// choose returns the bans that the LAPI is to have: none where its allow lists have somebody, and no more than it keeps.
+// choose returns the bans that the LAPI is to have: none where its allow lists have somebody, and no more than it
+// keeps.
 func (r *Reporter) choose(bans []Ban) map[netip.Prefix]Ban {
 	onAllowList := 0
 	list := make([]Ban, 0, len(bans))

@@ -18,9 +18,10 @@ import (
 	"github.com/ringwall/ringwall/pkg/store"
 )
 
-const allowedHeading = `What ringwall allow has put on Ringwall's allow list: an address, a network or a host name, when, until when if not for
-ever, and by whom.
-It is read where the state file is of no use. To change the list, say: ringwall allow add ENTRY, ringwall allow del ENTRY`
+const allowedHeading = "What ringwall allow has put on Ringwall's allow list: an address, a network or a host name, " +
+	"when, until when if not for\never, and by whom.\n" +
+	"It is read where the state file is of no use. To change the list, say: ringwall allow add ENTRY, " +
+	"ringwall allow del ENTRY"
 
 const untilWord = "until=" // before the end of an entry that has one
 

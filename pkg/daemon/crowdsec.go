@@ -86,7 +86,8 @@ func (c *crowdSec) bans(ctx context.Context, provenOnly bool) (bans []crowdsec.B
 	err = backend{c.daemon}.Bans(ctx, api.BanFilter{}, func(some []ban.Ban) error {
 		for i := range some {
 			if b := &some[i]; b.Origin == "" && isExported(b, provenOnly) {
-				bans = append(bans, crowdsec.Ban{Prefix: b.Prefix, Reason: string(b.Reason), Since: b.Since, Until: b.Until,
+				bans = append(bans, crowdsec.Ban{Prefix: b.Prefix, Reason: string(b.Reason), Since: b.Since,
+					Until:    b.Until,
 					Attempts: b.Attempts})
 			}
 		}

@@ -49,7 +49,8 @@ type Options struct {
 	OnDecision func(ban.Decision)
 	Ready      func() // called once everything listens
 	Version    string
-	// MemoryBudget takes the bytes of Go's memory that the daemon works with, at the start and after a reload; may be nil.
+	// MemoryBudget takes the bytes of Go's memory that the daemon works with, at the start and after a reload; may be
+	// nil.
 	MemoryBudget func(bytes int64)
 
 	patience time.Duration  // of the start for the bans of before; 0: the usual one

@@ -213,7 +213,8 @@ func (n *fleetNode) unban(
 	switch {
 	case s.Unsaid > unsaidBefore:
 		most := n.daemon.config.currentConfig().Fleet.MaxRecords
-		result.FleetNote = fmt.Sprintf("%d were not told to the fleet, which takes no more than fleet.max_records (%d) "+
+		result.FleetNote = fmt.Sprintf("%d were not told to the fleet, which takes no more than fleet.max_records "+
+			"(%d) "+
 			"of one node; the other nodes keep those bans", s.Unsaid-unsaidBefore, most)
 	case !s.Connected:
 		result.FleetNote = "the fleet's servers cannot be reached: other nodes let it in once they can"
@@ -538,7 +539,8 @@ func (n *fleetNode) status() (*fleet.Status, []api.Warning) {
 	switch {
 	case !s.Connected:
 		warnings = append(warnings, api.Warning{Text: "the fleet's servers cannot be reached: " +
-			printable.Line(cmp.Or(s.Error, "no answer yet")) + "; what was known stays in force, and this node goes on alone",
+			printable.Line(cmp.Or(s.Error, "no answer yet")) + "; what was known stays in force, and this node goes " +
+			"on alone",
 			Try: "look at the servers, and at fleet.servers and fleet.credentials_file"})
 	case s.Error != "":
 		warnings = append(warnings, api.Warning{Text: "the fleet's servers do not answer as they should: " +
@@ -546,7 +548,8 @@ func (n *fleetNode) status() (*fleet.Status, []api.Warning) {
 	}
 	for _, node := range s.Nodes {
 		if refused := node.RefusedCount(); refused > 0 {
-			warnings = append(warnings, api.Warning{Text: fmt.Sprintf("of what node %s of the fleet says, %d records are "+
+			warnings = append(warnings, api.Warning{Text: fmt.Sprintf("of what node %s of the fleet says, %d "+
+				"records are "+
 				"refused: %s", node.Name, refused, joinRefused(node.Refused)),
 				Try: "look at that node; where it is not yours any more, revoke its credentials"})
 		}
@@ -569,7 +572,8 @@ func silenceWarnings(s *fleet.Status) (warnings []api.Warning) {
 				"ringwall hub forget"})
 	}
 	if s.Unseen != "" {
-		warnings = append(warnings, api.Warning{Text: "the fleet's servers do not let this node say that it is there: " +
+		warnings = append(warnings, api.Warning{Text: "the fleet's servers do not let this node say that it is " +
+			"there: " +
 			printable.Line(s.Unseen), Try: "deploy/docs/fleet.md: what a node must be allowed to do at the servers"})
 	}
 	return warnings

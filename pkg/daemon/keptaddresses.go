@@ -32,8 +32,8 @@ const (
 	maxHostWarnings = 5
 )
 
-const keptHeading = `The addresses of the host names on Ringwall's allow list, as they were found last: a name, when, and what for.
-Ringwall uses them after a start, until the names are resolved again. They may be removed.`
+const keptHeading = "The addresses of the host names on Ringwall's allow list, as they were found last: a name, " +
+	"when, and what for.\nRingwall uses them after a start, until the names are resolved again. They may be removed."
 
 // besideState is a file of plain text in the folder of the state file, empty without one.
 func besideState(state, what string) string {

@@ -391,7 +391,8 @@ func (l *attackerLists) statuses() []api.ListStatus {
 		out := api.ListStatus{
 			Name: s.Name, Mode: string(config.Observe), Entries: s.Entries, Packets: packets[s.Name],
 			Fetched: timeOrNil(s.Fetched), Changed: timeOrNil(s.Changed), Tried: timeOrNil(s.Tried),
-			Next: timeOrNil(s.Next), Held: s.Held, Over: s.Over, LeftOut: left.Count, Omissions: left.Sample, Bad: s.Bad, BadSample: s.Sample,
+			Next: timeOrNil(s.Next), Held: s.Held, Over: s.Over, LeftOut: left.Count, Omissions: left.Sample,
+			Bad: s.Bad, BadSample: s.Sample,
 			Credit: s.Credit, Customers: customers[s.Name],
 			Stale: !s.Fetched.IsZero() && time.Since(s.Fetched) > staleFactor*s.Refresh,
 		}
@@ -448,7 +449,8 @@ func listWarnings(all []api.ListStatus) (warnings []api.Warning) {
 		}
 		if n := len(l.Customers); n > 0 && l.Mode == string(config.Enforce) {
 			warnings = append(warnings, api.Warning{Text: name + " names " +
-				humanize.Plural(n, "address", "addresses") + " from which customers logged in: " + joinedAddresses(l.Customers),
+				humanize.Plural(n, "address", "addresses") + " from which customers logged in: " +
+				joinedAddresses(l.Customers),
 				Try: "ringwall allow add " + l.Customers[n-1].String()})
 		}
 	}

@@ -118,8 +118,8 @@ func (o *observations) addDecision(d *ban.Decision) {
 	}
 }
 
-// wouldBan says whether a source is out where Ringwall enforces. A flow that would be cut leaves its source in, and some
-// attackers are let in whatever the mode is.
+// wouldBan says whether a source is out where Ringwall enforces. A flow that would be cut leaves its source in, and
+// some attackers are let in whatever the mode is.
 func wouldBan(d *ban.Decision) bool {
 	switch d.Reason {
 	case ban.ReasonAllowed, ban.ReasonProtected, ban.ReasonStorm, ban.ReasonManual, ban.ReasonLimit:
@@ -171,7 +171,8 @@ func (o *observations) sumUp(configPath string) ban.Decision {
 		for _, p := range customers {
 			names = append(names, humanize.Prefix(p))
 		}
-		text += fmt.Sprintf("and %s logged in: %s (look first: ringwall why %s; ringwall allow add %s lets it in for good)",
+		text += fmt.Sprintf("and %s logged in: %s (look first: ringwall why %s; ringwall allow add %s lets it in "+
+			"for good)",
 			whoLoggedIn(len(customers)), humanize.Names(names, maxReviewNames), names[0], names[0])
 	} else {
 		if configPath == "" {

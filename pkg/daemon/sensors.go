@@ -171,7 +171,8 @@ func (s *sensors) judgeFindings(found []witness.Finding) {
 }
 
 // match compares events of an Asterisk with what sensors saw, before they are judged. An attempt that a sensor has told
-// already is left out. An event that names somebody else than the sender is tampering, and what it tells is the sender's.
+// already is left out. An event that names somebody else than the sender is tampering, and what it tells is the
+// sender's.
 func (s *sensors) match(pbx string, inputs []pipeline.Input, now time.Time) []pipeline.Input {
 	if !s.working() {
 		return inputs

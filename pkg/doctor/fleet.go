@@ -19,12 +19,14 @@ const (
 	checkFleetClock  = "fleet clock"
 	checkFleetQuorum = "fleet quorum"
 
-	fixFleetPermissions = "let it at the servers: deploy/docs/fleet.md, Your own NATS servers, has what a node must be allowed to do"
+	fixFleetPermissions = "let it at the servers: deploy/docs/fleet.md, Your own NATS servers, has what a node must " +
+		"be allowed to do"
 
 	fleetClockTolerance = 30 * time.Second
 )
 
-// examineFleet proves the way to the other nodes: connects as this one, says something that means nothing, and hears it.
+// examineFleet proves the way to the other nodes: connects as this one, says something that means nothing, and hears
+// it.
 func (e *exam) examineFleet(ctx context.Context) {
 	cfg := e.cfg.Fleet
 	if !e.configLoaded || !cfg.Enabled() {
@@ -78,7 +80,8 @@ func (e *exam) reportFleetSteps(s subject, broken func(string, string, string, .
 		s.ok(checkFleetSay, "what this node says is back within %s", p.RoundTrip.Round(10*time.Microsecond))
 	}
 	if p.Alive != nil {
-		s.warn(checkFleetAlive, fixFleetPermissions, "others do not see that this node is there: %s", errorLine(p.Alive))
+		s.warn(checkFleetAlive, fixFleetPermissions, "others do not see that this node is there: %s",
+			errorLine(p.Alive))
 	} else {
 		s.ok(checkFleetAlive, "others see that this node is there")
 	}
@@ -86,8 +89,9 @@ func (e *exam) reportFleetSteps(s subject, broken func(string, string, string, .
 	case p.Publish != nil:
 		s.skipAll("nothing came back", checkFleetClock)
 	case off.Abs() > fleetClockTolerance:
-		s.warn(checkFleetClock, "timedatectl set-ntp true, on the machine whose clock is wrong", "this clock is %s off the "+
-			"server's; what a node says whose clock is 15 minutes ahead is refused", off)
+		s.warn(checkFleetClock, "timedatectl set-ntp true, on the machine whose clock is wrong",
+			"this clock is %s off the "+
+				"server's; what a node says whose clock is 15 minutes ahead is refused", off)
 	default:
 		s.ok(checkFleetClock, "this clock and the server's differ by %s", off.Abs())
 	}
@@ -110,7 +114,8 @@ func (e *exam) examineQuorum(s subject) {
 			}
 		}
 		if nodes < quorum {
-			s.warn(checkFleetQuorum, "invite more nodes, or lower fleet.quorum", "fleet.quorum is %d, and %s there: what was "+
+			s.warn(checkFleetQuorum, "invite more nodes, or lower fleet.quorum", "fleet.quorum is %d, and %s there: "+
+				"what was "+
 				"seen over UDP binds nobody else", quorum, humanize.Plural(nodes, "node is", "nodes are"))
 			return
 		}

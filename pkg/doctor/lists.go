@@ -33,7 +33,8 @@ func (e *exam) examineLists(context.Context) {
 		case l.Fetched == nil:
 			s.warn(checkLists, "ringwall lists, in a minute", "%s was not fetched yet", name)
 		default:
-			s.ok(checkLists, "%s has %s, fetched %s ago, and met %s", name, humanize.Plural(l.Entries, "entry", "entries"),
+			s.ok(checkLists, "%s has %s, fetched %s ago, and met %s", name,
+				humanize.Plural(l.Entries, "entry", "entries"),
 				humanize.Duration(time.Since(*l.Fetched)), humanize.Plural(int(l.Packets), "packet", "packets"))
 		}
 		for _, a := range l.Customers {

@@ -26,8 +26,8 @@ type FleetBan struct {
 }
 
 // BanForFleet bans a prefix because other nodes did. A longer ban of it stays, a shorter one is extended. Nobody is
-// banned so whom this node allows, whom its Asterisk knows, who logged in here or at another node, and through whom many
-// log in: what others saw, they saw elsewhere.
+// banned so whom this node allows, whom its Asterisk knows, who logged in here or at another node, and through whom
+// many log in: what others saw, they saw elsewhere.
 func (e *Engine) BanForFleet(now time.Time, f FleetBan) []ban.Decision {
 	e.advanceTime(now)
 	p, until := canonicalPrefix(f.Prefix), f.Until.UnixNano()

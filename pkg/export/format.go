@@ -83,7 +83,8 @@ func writeNFT(out *bytes.Buffer, bans []Ban) {
 		v6         bool
 	}{{"ban4", "ipv4_addr", false}, {"ban6", "ipv6_addr", true}} {
 		set := "inet " + NFTTable + " " + s.name
-		out.WriteString("add set " + set + " { type " + s.kind + "; flags interval; auto-merge; }\nflush set " + set + "\n")
+		out.WriteString("add set " + set + " { type " + s.kind + "; flags interval; auto-merge; }\nflush set " + set +
+			"\n")
 		var elements []string
 		for _, b := range bans {
 			if b.Prefix.Addr().Is6() == s.v6 {

@@ -38,7 +38,8 @@ func mailOf(a jailAction) (m mails, ok bool) {
 }
 
 func isMailAction(name string) bool {
-	return name == "sendmail" || name == "mail" || strings.HasPrefix(name, "sendmail-") || strings.HasPrefix(name, "mail-")
+	return name == "sendmail" || name == "mail" || strings.HasPrefix(name, "sendmail-") ||
+		strings.HasPrefix(name, "mail-")
 }
 
 // mailAddress is a word if it is an address of mail. One without a domain is somebody of this machine.
@@ -79,9 +80,11 @@ func (im *Import) writeMails(b *strings.Builder) {
 	}
 	slices.Sort(actions)
 	writeComment(b, "", "Those who got mails of jail "+quoteList(jails)+" ("+
-		printable.String(strings.Join(slices.Compact(actions), ", "))+"), by the mail server of this machine, as fail2ban's "+
+		printable.String(strings.Join(slices.Compact(actions), ", "))+"), by the mail server of this machine, as "+
+		"fail2ban's "+
 		"went. Of a flood one mail counts the rest.")
-	fmt.Fprintf(b, "notify:\n  - smtp:\n      host: 127.0.0.1\n      port: 25\n      tls: never\n      from: %q\n      to:\n", from)
+	fmt.Fprintf(b, "notify:\n  - smtp:\n      host: 127.0.0.1\n      port: 25\n      tls: never\n      from: %q\n   "+
+		"   to:\n", from)
 	for _, address := range to {
 		fmt.Fprintf(b, "        - %q\n", address)
 	}

@@ -111,7 +111,8 @@ func sameSpan(a, b span) bool {
 	return a.until.Sub(b.until).Abs() < expiryJitter
 }
 
-// spansOfEntries makes disjoint spans of sorted entries: of those that hold an address, the one that lasts longest has it.
+// spansOfEntries makes disjoint spans of sorted entries: of those that hold an address, the one that lasts longest has
+// it.
 func spansOfEntries(entries []entry) (list []span) {
 	spans.Disjoint(entries, func(e entry) netip.Prefix { return e.prefix },
 		func(inner, outer entry) bool { return lastsLonger(inner.until, outer.until) },

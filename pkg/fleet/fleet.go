@@ -77,8 +77,8 @@ func (f *Fleet) Node() string { return f.cfg.Node }
 // String names the task.
 func (f *Fleet) String() string { return "fleet" }
 
-// Say tells the fleet something, if it is shared; node and time are filled in. What could not be said is counted: others
-// would not take it.
+// Say tells the fleet something, if it is shared; node and time are filled in. What could not be said is counted:
+// others would not take it.
 func (f *Fleet) Say(list ...record.Record) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -210,18 +210,19 @@ func (f *Fleet) changedLocked(list []netip.Prefix) {
 
 // Status is a fleet at a glance.
 type Status struct {
-	Node      string        `json:"node"` // this one
-	Connected bool          `json:"connected"`
-	Server    string        `json:"server,omitempty"`
-	CaughtUp  bool          `json:"caught_up"`       // all that the server had was taken at least once since it is connected
-	Error     string        `json:"error,omitempty"` // the last one since then
-	Records   int           `json:"records"`
-	Waiting   int           `json:"waiting"` // records that the server has not confirmed
-	Unsaid    uint64        `json:"unsaid"`  // records that were not shared, since others would not take them
-	Sequence  uint64        `json:"sequence"`
-	Watching  bool          `json:"watching"`         // heartbeats of others are heard
-	Unseen    string        `json:"unseen,omitempty"` // why this node's own are not sent
-	Nodes     []record.Node `json:"nodes"`
+	Node      string `json:"node"` // this one
+	Connected bool   `json:"connected"`
+	Server    string `json:"server,omitempty"`
+	// all that the server had was taken at least once since it is connected
+	CaughtUp bool          `json:"caught_up"`
+	Error    string        `json:"error,omitempty"` // the last one since then
+	Records  int           `json:"records"`
+	Waiting  int           `json:"waiting"` // records that the server has not confirmed
+	Unsaid   uint64        `json:"unsaid"`  // records that were not shared, since others would not take them
+	Sequence uint64        `json:"sequence"`
+	Watching bool          `json:"watching"`         // heartbeats of others are heard
+	Unseen   string        `json:"unseen,omitempty"` // why this node's own are not sent
+	Nodes    []record.Node `json:"nodes"`
 }
 
 // Status returns the fleet at a glance.

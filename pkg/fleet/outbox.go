@@ -12,8 +12,8 @@ type outbox struct {
 	others part // what lets somebody in, which goes first
 }
 
-// part is one part of an outbox, and how much of it others take now: what they refuse for its rate they do not hear again
-// soon.
+// part is one part of an outbox, and how much of it others take now: what they refuse for its rate they do not hear
+// again soon.
 type part struct {
 	records map[record.Key]record.Record
 	budget  record.Budget

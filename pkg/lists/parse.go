@@ -28,8 +28,8 @@ const (
 	CrowdSec Format = "crowdsec" // a LAPI's decisions, or a plain list of CrowdSec's
 )
 
-// CrowdSecScenario is how the scenarios of bans begin that Ringwall has told a LAPI. Read back from there they would be in
-// force for longer than they are, and after an unban.
+// CrowdSecScenario is how the scenarios of bans begin that Ringwall has told a LAPI. Read back from there they would be
+// in force for longer than they are, and after an unban.
 const CrowdSecScenario = "ringwall/"
 
 // Formats are all of them.

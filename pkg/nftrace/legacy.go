@@ -214,15 +214,16 @@ func (t legacyTable) entryAt(layout legacyLayout, at int) (e legacyEntry, err er
 	return e, err
 }
 
-// addLegacyTable puts the chains of a table among the rules that are known, in the words of nf_tables, and returns those
-// at hooks.
+// addLegacyTable puts the chains of a table among the rules that are known, in the words of nf_tables, and returns
+// those at hooks.
 func (r *ruleset) addLegacyTable(layout legacyLayout, t legacyTable) (chains []*nftables.Chain) {
 	table := &nftables.Table{Family: layout.family, Name: t.name}
 	names := make(map[int]string) // of chains, by where they begin
 	policies := make(map[int]*nftables.Chain)
 	for hook, at := range t.hooks {
 		names[at.begins] = legacyHookName(hook)
-		c := &nftables.Chain{Name: names[at.begins], Table: table, Hooknum: nftables.ChainHookRef(nftables.ChainHook(hook))}
+		c := &nftables.Chain{Name: names[at.begins], Table: table,
+			Hooknum: nftables.ChainHookRef(nftables.ChainHook(hook))}
 		if t.name == "nat" {
 			c.Type = nftables.ChainTypeNAT
 		}
@@ -323,7 +324,8 @@ func (e legacyEntry) inWordsOfNFTables(layout legacyLayout, chains map[int]strin
 		list = append(list,
 			&expr.Payload{DestRegister: register, Base: expr.PayloadBaseNetworkHeader,
 				Offset: layout.sourceAt + uint32(i*n), Len: uint32(n)},
-			&expr.Bitwise{SourceRegister: register, DestRegister: register, Len: uint32(n), Mask: mask, Xor: make([]byte, n)},
+			&expr.Bitwise{SourceRegister: register, DestRegister: register, Len: uint32(n), Mask: mask,
+				Xor: make([]byte, n)},
 			&expr.Cmp{Op: equal(inverted), Register: register, Data: address})
 	}
 	const nameBytes = unix.IFNAMSIZ

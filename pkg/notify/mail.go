@@ -19,8 +19,8 @@ import (
 type mailSender struct {
 	cfg    config.Notify
 	client *mail.Client
-	// conn is the connection of the attempt. The library leaves it open where TLS or the login fails; nil where it makes
-	// its own.
+	// conn is the connection of the attempt. The library leaves it open where TLS or the login fails; nil where it
+	// makes its own.
 	conn net.Conn
 }
 

@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// Parse reads Retry-After: seconds, or a date (RFC 9110 section 10.2.3). What makes no sense, and what is over, is 0; no
-// server can ask for more than most.
+// Parse reads Retry-After: seconds, or a date (RFC 9110 section 10.2.3). What makes no sense, and what is over, is 0;
+// no server can ask for more than most.
 func Parse(value string, now time.Time, most time.Duration) time.Duration {
 	value = strings.TrimSpace(value)
 	if x, err := strconv.ParseFloat(value, 64); err == nil {

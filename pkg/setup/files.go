@@ -27,7 +27,8 @@ func (t tree) real(path string) string { return filepath.Join(string(t), path) }
 func (t tree) open(path string, flags int, mode fs.FileMode) (*os.File, error) {
 	f, err := os.OpenFile(t.real(path), flags|unix.O_NOFOLLOW|unix.O_NONBLOCK, mode)
 	if errors.Is(err, unix.ELOOP) {
-		return nil, hint.Errorf("put the real file there, or do it by hand: /usr/share/doc/ringwall/deploy/docs/install.md",
+		return nil, hint.Errorf("put the real file there, or do it by hand: "+
+			"/usr/share/doc/ringwall/deploy/docs/install.md",
 			"%s is a symbolic link, which is not followed", path)
 	}
 	if err != nil {

@@ -25,8 +25,8 @@ const (
 // an administrator has to say is in manager_custom.conf there.
 func (f Flavour) generatesManagerConf() bool { return f == FreePBX || f == Issabel }
 
-// marks are files and folders by which a flavour is known. Issabel is a fork of FreePBX, and both may run on Debian: the
-// first that fits counts.
+// marks are files and folders by which a flavour is known. Issabel is a fork of FreePBX, and both may run on Debian:
+// the first that fits counts.
 var marks = []struct {
 	flavour Flavour
 	paths   []string
@@ -67,6 +67,7 @@ func findManagerConf(root, folder string) (string, error) {
 		return "", hint.Errorf("the folder that holds Asterisk's manager.conf", "there is no manager.conf in %s",
 			printable.Line(folder))
 	}
-	return "", hint.Errorf("install Asterisk first; where it keeps its files elsewhere: ringwall setup --asterisk FOLDER",
+	return "", hint.Errorf("install Asterisk first; where it keeps its files elsewhere: ringwall setup --asterisk "+
+		"FOLDER",
 		"there is no Asterisk here: no manager.conf in %s, %s or %s", folders[0], folders[1], folders[2])
 }

@@ -196,8 +196,8 @@ func (p *Plan) readConfiguration() error {
 	return nil
 }
 
-// planWazoTrust plans the line by which only Wazo's own names earn trust, in a configuration that is there. Where that is
-// laid out otherwise than the packages do it, its owner is told instead.
+// planWazoTrust plans the line by which only Wazo's own names earn trust, in a configuration that is there. Where that
+// is laid out otherwise than the packages do it, its owner is told instead.
 func (p *Plan) planWazoTrust(env config.Environment) error {
 	file := p.options.Config
 	b, err := p.options.tree().read(file)
@@ -264,7 +264,8 @@ func (p *Plan) planManagerUser() error {
 			printable.String(p.User))
 	}
 	if strings.ContainsAny(p.secret, "\n\r;\\") || strings.ContainsAny(p.User, "\n\r;[]()") {
-		return hint.Errorf("another one, of letters and digits", "Asterisk's files cannot hold this user's name or secret")
+		return hint.Errorf("another one, of letters and digits", "Asterisk's files cannot hold this user's name or "+
+			"secret")
 	}
 	if s, ok := p.manager.Section(p.User); ok {
 		return p.keepUser(s)
@@ -334,7 +335,8 @@ func (p *Plan) keepUser(s managerconf.Section) error {
 			entry: entry{Kind: ofFile, SHA256: checksum(text)}})
 		return nil
 	default:
-		return hint.Errorf("one of both, so that they are the same; or remove that section and say ringwall setup again",
+		return hint.Errorf("one of both, so that they are the same; or remove that section and say ringwall setup "+
+			"again",
 			"the user [%s] in %s has another secret than %s says", printable.String(p.User), s.File, p.options.Config)
 	}
 	p.Kept = append(p.Kept, s.File)
@@ -373,7 +375,8 @@ func (p *Plan) planInclude(file string) error {
 	case err != nil:
 		return unreadable(err)
 	case strings.Contains(string(text), beginMark):
-		return hint.Errorf("remove what is between these lines, and both of them", "%s has lines of an earlier setup, of which "+
+		return hint.Errorf("remove what is between these lines, and both of them", "%s has lines of an earlier "+
+			"setup, of which "+
 			"nothing is known", target)
 	}
 	c := Change{Action: actionAppend, Path: target, text: block(file),

@@ -18,8 +18,9 @@ const (
 
 // The lines around what is put into Ringwall's own configuration.
 const (
-	trustBegin = "  # ringwall setup begins (for Wazo: lines there have names that nobody guesses; only these earn trust)"
-	trustEnd   = "  # ringwall setup ends"
+	trustBegin = "  # ringwall setup begins (for Wazo: lines there have names that nobody guesses; only these earn " +
+		"trust)"
+	trustEnd = "  # ringwall setup ends"
 )
 
 // marksOf are the lines around what was put into a file.
@@ -74,7 +75,8 @@ func (p *Plan) managerUserText(secret, general string) string {
 		}
 	}
 	fmt.Fprintf(&b, "[%s]\nsecret = %s\nread = security\nwrite =\ndeny = 0.0.0.0/0.0.0.0\npermit = %s\n"+
-		"; In milliseconds: with Asterisk's 100 it cuts a reader off in a flood.\nwritetimeout = 5000\n", p.User, secret, permit)
+		"; In milliseconds: with Asterisk's 100 it cuts a reader off in a flood.\nwritetimeout = 5000\n", p.User,
+		secret, permit)
 	return b.String()
 }
 
@@ -93,7 +95,8 @@ policy:
   mode: observe
 `, address, secretFile)
 	if f == Wazo {
-		text += "  # Wazo's phones have names that nobody guesses: only such a login earns trust.\n  trust:\n    match: \"" +
+		text += "  # Wazo's phones have names that nobody guesses: only such a login earns trust.\n  trust:\n    " +
+			"match: \"" +
 			wazoAccounts + "\"\n"
 	}
 	return text + `

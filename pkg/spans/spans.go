@@ -11,7 +11,8 @@ import (
 // are sorted by address, the wider first, so that they nest and never cross. An entry inside another one has its
 // addresses if it outranks that one, and else none.
 func Disjoint[E any](
-	entries []E, prefixOf func(E) netip.Prefix, outranks func(inner, outer E) bool, emit func(from, to netip.Addr, of E),
+	entries []E, prefixOf func(E) netip.Prefix, outranks func(inner, outer E) bool,
+	emit func(from, to netip.Addr, of E),
 ) {
 	var (
 		stack []E        // those that the sweep is inside of, each outranking the one below

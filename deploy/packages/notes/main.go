@@ -41,7 +41,8 @@ func run(args []string, out io.Writer) error {
 		return fmt.Errorf("deploy/%s: %w", changelog, err)
 	}
 	if len(entries) == 0 || entries[0].Semver != version {
-		return fmt.Errorf("deploy/%s does not begin with an entry of %s: write there what a user notices, and commit it",
+		return fmt.Errorf("deploy/%s does not begin with an entry of %s: write there what a user notices, and "+
+			"commit it",
 			changelog, version)
 	}
 	entry := entries[0]

@@ -73,7 +73,8 @@ func run(args []string, epoch string, out io.Writer) error {
 		}
 		url := packageURL(module.Path, module.Version)
 		part := cyclonedx.Component{
-			BOMRef: url, Type: cyclonedx.ComponentTypeLibrary, Name: module.Path, Version: module.Version, PackageURL: url,
+			BOMRef: url, Type: cyclonedx.ComponentTypeLibrary, Name: module.Path, Version: module.Version,
+			PackageURL: url,
 		}
 		if module.Sum != "" { // of a list of files, as in go.sum: no hash of anything that one can download
 			part.Properties = &[]cyclonedx.Property{{Name: "go.sum", Value: module.Sum}}

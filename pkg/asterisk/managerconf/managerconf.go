@@ -1,5 +1,5 @@
-// Package managerconf reads Asterisk's manager.conf and what it includes, as Asterisk does (main/config.c): who may log in
-// at the Manager Interface, and in which file that is written.
+// Package managerconf reads Asterisk's manager.conf and what it includes, as Asterisk does (main/config.c): who may log
+// in at the Manager Interface, and in which file that is written.
 package managerconf
 
 import (

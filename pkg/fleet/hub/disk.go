@@ -48,6 +48,7 @@ func (h *Hub) restartJetStream() error {
 	if err := h.server.ShutdownJetStream(); err != nil {
 		return err
 	}
-	return h.server.EnableJetStream(&server.JetStreamConfig{StoreDir: h.options.StoreDir, Strict: true, CompressOK: true,
-		MaxMemory: h.options.JetStreamMaxMemory, MaxStore: h.options.JetStreamMaxStore})
+	return h.server.EnableJetStream(&server.JetStreamConfig{StoreDir: h.options.StoreDir, Strict: true,
+		CompressOK: true,
+		MaxMemory:  h.options.JetStreamMaxMemory, MaxStore: h.options.JetStreamMaxStore})
 }

@@ -99,7 +99,8 @@ func makeCertificate(now time.Time) (key, certificate []byte, err error) {
 		return nil, nil, err
 	}
 	template := &x509.Certificate{SerialNumber: number, Subject: pkix.Name{CommonName: ServerName},
-		DNSNames: []string{ServerName}, NotBefore: now.Add(-24 * time.Hour), NotAfter: now.AddDate(certificateYears, 0, 0),
+		DNSNames: []string{ServerName}, NotBefore: now.Add(-24 * time.Hour),
+		NotAfter: now.AddDate(certificateYears, 0, 0),
 		KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign, BasicConstraintsValid: true, IsCA: true,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, &secret.PublicKey, secret)

@@ -23,8 +23,8 @@ var (
 	ErrNodes   = errors.New("more nodes than are kept")
 )
 
-// maxShares is how many times Limits.Records all other nodes together may have: whoever has a hub in his hands can invent
-// nodes.
+// maxShares is how many times Limits.Records all other nodes together may have: whoever has a hub in his hands can
+// invent nodes.
 const maxShares = 20
 
 // Limits bound what a Book takes from others.
@@ -96,7 +96,7 @@ func New(self string, l Limits) *Book {
 func (b *Book) Self() string { return b.self }
 
 // nodeNamed returns a node; nil where there are too many.
-func (b *Book) nodeNamed(now time.Time, name string) *node {
+func (b *Book) nodeNamed(name string) *node {
 	n := b.nodes[name]
 	if n == nil {
 		if len(b.nodes) >= b.limits.Nodes && name != b.self {
@@ -109,11 +109,11 @@ func (b *Book) nodeNamed(now time.Time, name string) *node {
 	return n
 }
 
-// Put merges a record that Decode read: of another node, or what a server still has of this one. It says whether anything
-// may follow from it that did not before: it is not older than what the same node said, and not long over. The error says
-// why it is not taken.
+// Put merges a record that Decode read: of another node, or what a server still has of this one. It says whether
+// anything may follow from it that did not before: it is not older than what the same node said, and not long over. The
+// error says why it is not taken.
 func (b *Book) Put(now time.Time, r Record) (changed bool, err error) {
-	n := b.nodeNamed(now, r.Node)
+	n := b.nodeNamed(r.Node)
 	if n == nil {
 		return false, ErrNodes
 	}
@@ -139,7 +139,7 @@ func (b *Book) Put(now time.Time, r Record) (changed bool, err error) {
 // PutOwn merges a record that this node makes now. The error says why others would not take it.
 func (b *Book) PutOwn(now time.Time, r Record) (changed bool, err error) {
 	r.Node = b.self
-	n := b.nodeNamed(now, r.Node)
+	n := b.nodeNamed(r.Node)
 	i := b.indexOf(r.Key)
 	if i >= 0 && compare(&r, &b.entries[r.Prefix][i]) <= 0 {
 		return false, nil
@@ -171,7 +171,7 @@ func (b *Book) put(now time.Time, n *node, r Record, i int) (changed bool) {
 
 // Refuse counts a record that Decode refused.
 func (b *Book) Refuse(now time.Time, name string, err error) {
-	if n := b.nodeNamed(now, name); n != nil {
+	if n := b.nodeNamed(name); n != nil {
 		n.refuse(now, err)
 	}
 }
@@ -203,7 +203,7 @@ func (b *Book) Hear(now time.Time, name string, data []byte, last uint64) {
 	if name == b.self {
 		return
 	}
-	n := b.nodeNamed(now, name)
+	n := b.nodeNamed(name)
 	if n == nil || now.Sub(n.alive) < heartbeatLeast && !now.Before(n.alive) {
 		return
 	}

@@ -270,8 +270,8 @@ func (f *fetcher) apiban(ctx context.Context, s *Source, last *Copy, save func(*
 	c := &Copy{header: header{Identity: s.identity(), Changed: f.now()}}
 	if last != nil {
 		*c = *last
-		// Without its addresses the cursor is worth nothing, be it that the machine was off for long or that its clock was
-		// wrong when they came.
+		// Without its addresses the cursor is worth nothing, be it that the machine was off for long or that its clock
+		// was wrong when they came.
 		if c.Entries = living(last.Entries, f.now(), s.TTL); len(c.Entries) == 0 {
 			c.Cursor = ""
 		}

@@ -159,7 +159,8 @@ func (c *commands) rootCommand() *cobra.Command {
 	root.AddCommand(
 		c.runCommand(), c.demoCommand(), c.checkCommand(), c.doctorCommand(), c.statusCommand(), c.listCommand(),
 		c.banCommand(), c.unbanCommand(), c.allowCommand(), c.whyCommand(),
-		c.historyCommand(), c.listsCommand(), c.pageCommand(), c.replayCommand(), c.importCommand(), c.setupCommand(), c.panicCommand(),
+		c.historyCommand(), c.listsCommand(), c.pageCommand(), c.replayCommand(), c.importCommand(), c.setupCommand(),
+		c.panicCommand(),
 		c.hubCommand(), c.fleetCommand(), c.versionCommand(), c.completionCommand(),
 	)
 	return root

@@ -20,8 +20,8 @@ func (c *commands) banCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "ban ADDR|CIDR",
 		Short: "Keep an address or a network out",
-		Long: `Ban exactly this address or network. When the command returns, the kernel drops its packets. What holds the address that you
-are logged in from by SSH is refused.`,
+		Long: `Ban exactly this address or network. When the command returns, the kernel drops its packets. What holds
+the address that you are logged in from by SSH is refused.`,
 		Example:    "  ringwall ban 203.0.113.5 --for 7d --reason 'called at night'",
 		SuggestFor: []string{"banip", "block", "deny"},
 		Args:       takesArgs(1, 1, "one address or network"),

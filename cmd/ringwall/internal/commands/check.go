@@ -34,8 +34,8 @@ func (c *commands) checkCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "check",
 		Short: "Check the configuration",
-		Long: `Read the configuration as the service would, and name every mistake with its line. For root, that is with the rights of the
-service's user. The daemon is not asked.`,
+		Long: `Read the configuration as the service would, and name every mistake with its line. For root, that is with
+the rights of the service's user. The daemon is not asked.`,
 		Args: takesArgs(0, 0, ""),
 		RunE: func(*cobra.Command, []string) error {
 			if show && c.json {

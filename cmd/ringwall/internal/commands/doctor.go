@@ -20,9 +20,9 @@ func (c *commands) doctorCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "doctor",
 		Short: "Prove that it works, from Asterisk to the kernel",
-		Long: `Try each link of the chain, and say how to mend what is broken: configuration, login to Asterisk, security events
-that really arrive, a test ban in the kernel and out again, state, clock, and who could be locked out. It takes some
-seconds and changes nothing that lasts. Run it as root, with or without a running daemon.`,
+		Long: `Try each link of the chain, and say how to mend what is broken: configuration, login to Asterisk,
+security events that really arrive, a test ban in the kernel and out again, state, clock, and who could be locked out.
+It takes some seconds and changes nothing that lasts. Run it as root, with or without a running daemon.`,
 		Args: takesArgs(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			o, p, err := c.doctorOptions()

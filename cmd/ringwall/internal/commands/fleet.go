@@ -55,7 +55,8 @@ func (c *commands) fleetStatusCommand() *cobra.Command {
 				return c.explainDown(err)
 			}
 			if st.Fleet == nil {
-				return hint.Errorf("fleet in the configuration, as deploy/docs/fleet.md says", "this node is in no fleet")
+				return hint.Errorf("fleet in the configuration, as deploy/docs/fleet.md says",
+					"this node is in no fleet")
 			}
 			if c.json {
 				return c.writeJSON(st.Fleet)
@@ -103,7 +104,8 @@ func (c *commands) sayFleet(s *fleet.Status) error {
 		return err
 	}
 	if !s.Watching {
-		c.sayWrappedf("", "Who is silent is not known here: of a fleet of more than 200 nodes set fleet.watch: on where "+
+		c.sayWrappedf("", "Who is silent is not known here: of a fleet of more than 200 nodes set fleet.watch: on "+
+			"where "+
 			"somebody looks.")
 	}
 	return nil
@@ -137,8 +139,9 @@ func (c *commands) fleetJoinCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "join LINE",
 		Short: "Join a fleet with the line that its hub printed",
-		Long: `Join a fleet with the line that ringwall hub invite printed: try whether the hub lets this node in, write its secret and the
-hub's certificate beside the configuration, for the service's user alone, and say what belongs into the configuration.`,
+		Long: `Join a fleet with the line that ringwall hub invite printed: try whether the hub lets this node in, write
+its secret and the hub's certificate beside the configuration, for the service's user alone, and say what belongs into
+the configuration.`,
 		Args: takesArgs(1, 1, "the line of ringwall hub invite"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			i, err := hub.ParseInvitation(args[0])
@@ -148,7 +151,8 @@ hub's certificate beside the configuration, for the service's user alone, and sa
 			folder := filepath.Dir(c.config)
 			secret, certificate := filepath.Join(folder, "fleet.creds"), filepath.Join(folder, "fleet-hub.pem")
 			if err := tryJoin(cmd.Context(), i); err != nil {
-				return hint.Errorf("at the hub: does it run, is its port open, and is this the latest line for this node?",
+				return hint.Errorf("at the hub: does it run, is its port open, and is this the latest line for this "+
+					"node?",
 					"the hub at %s does not let this node in: %w", printable.String(i.Server), err)
 			}
 			if err := c.writeForService(secret, []byte(i.Seed+"\n")); err != nil {
@@ -177,9 +181,10 @@ func (c *commands) fleetForgetCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "forget NODE",
 		Short: "Forget what another node has said",
-		Long: `Forget at this node what another one has said so far; what it says from now on is heard. Bans of what this node saw itself
-stay. So that all nodes forget it, also those that are away: ringwall hub forget NODE, at the hub; with NATS servers of your own
---everywhere, with the credentials of who may speak as the fleet's operator (deploy/docs/fleet.md).`,
+		Long: `Forget at this node what another one has said so far; what it says from now on is heard. Bans of what
+this node saw itself stay. So that all nodes forget it, also those that are away: ringwall hub forget NODE, at the hub;
+with NATS servers of your own --everywhere, with the credentials of who may speak as the fleet's operator
+(deploy/docs/fleet.md).`,
 		Example: "  ringwall fleet forget pbx-berlin\n" +
 			"  ringwall fleet forget pbx-berlin --everywhere --credentials operator.creds",
 		Args: takesArgs(1, 1, "the name of a node"),
@@ -253,7 +258,8 @@ func tryJoin(ctx context.Context, i hub.Invitation) error {
 	}
 	pool := x509.NewCertPool()
 	pool.AppendCertsFromPEM(i.CertificatePEM())
-	f := fleet.New(fleet.Config{Passive: true, Watch: fleet.WatchOff, Servers: []string{i.Server}, CredentialsFile: secret, Name: i.Fleet, Node: i.Node,
+	f := fleet.New(fleet.Config{Passive: true, Watch: fleet.WatchOff, Servers: []string{i.Server},
+		CredentialsFile: secret, Name: i.Fleet, Node: i.Node,
 		TLS: &tls.Config{RootCAs: pool, ServerName: hub.ServerName, MinVersion: tls.VersionTLS12},
 		Log: slog.New(slog.DiscardHandler)})
 	ctx, cancel := context.WithTimeout(ctx, joinTime)

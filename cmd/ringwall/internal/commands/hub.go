@@ -27,9 +27,9 @@ func (c *commands) hubCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "hub",
 		Short: "Serve a fleet, for who has no NATS servers",
-		Long: `Serve a fleet in the foreground: one NATS server with JetStream in this program. At the first start it makes its key and
-certificate. Then ringwall hub invite NODE prints one line for each node, which that node types. It need not run where
-an Asterisk runs. While it is away each node goes on alone.`,
+		Long: `Serve a fleet in the foreground: one NATS server with JetStream in this program. At the first start it
+makes its key and certificate. Then ringwall hub invite NODE prints one line for each node, which that node types. It
+need not run where an Asterisk runs. While it is away each node goes on alone.`,
 		Example: `  ringwall hub
   ringwall hub invite pbx-berlin --address hub.example.net:4222
   ringwall hub revoke pbx-berlin
@@ -51,7 +51,8 @@ an Asterisk runs. While it is away each node goes on alone.`,
 			h.MaxRecords = f.maxRecords
 			return h.Run(cmd.Context(), func() {
 				if isNew {
-					c.sayf("The hub of the fleet %s is new. For each node: ringwall hub invite NODE --address HOST:PORT", f.name)
+					c.sayf("The hub of the fleet %s is new. For each node: ringwall hub invite NODE --address "+
+						"HOST:PORT", f.name)
 				}
 				c.sayf("The hub listens at %s.", h.Address())
 			})
@@ -71,8 +72,8 @@ func (c *commands) hubInviteCommand(f *hubFlags) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "invite NODE",
 		Short: "Print the line with which a node joins",
-		Long: `Print the line with which one node joins: it holds that node's secret, and the hub's certificate. Whoever had that name
-before is out. A hub that runs lets the node in within a second.`,
+		Long: `Print the line with which one node joins: it holds that node's secret, and the hub's certificate. Whoever
+had that name before is out. A hub that runs lets the node in within a second.`,
 		Args: takesArgs(1, 1, "the name of a node"),
 		RunE: func(_ *cobra.Command, args []string) error {
 			address := f.address
@@ -89,7 +90,8 @@ before is out. A hub that runs lets the node in within a second.`,
 			}
 			line := "ringwall fleet join " + i.String()
 			if c.json {
-				return c.writeJSON(map[string]string{"node": args[0], "server": i.Server, "fleet": i.Fleet, "line": line})
+				return c.writeJSON(map[string]string{"node": args[0], "server": i.Server, "fleet": i.Fleet,
+					"line": line})
 			}
 			fmt.Fprintln(c.out, line)
 			return nil
@@ -104,8 +106,9 @@ func (c *commands) hubRevokeCommand(f *hubFlags) *cobra.Command {
 	return &cobra.Command{
 		Use:   "revoke NODE",
 		Short: "Cut a node off",
-		Long:  `Cut a node off: within a second, where the hub runs. What it has said stays until it ends, or until ringwall hub forget.`,
-		Args:  takesArgs(1, 1, "the name of a node"),
+		Long: `Cut a node off: within a second, where the hub runs. What it has said stays until it ends, or until
+ringwall hub forget.`,
+		Args: takesArgs(1, 1, "the name of a node"),
 		RunE: func(_ *cobra.Command, args []string) error {
 			if err := (hub.Folder{Path: f.folder}).Revoke(args[0]); err != nil {
 				return err
@@ -126,9 +129,9 @@ func (c *commands) hubForgetCommand(f *hubFlags) *cobra.Command {
 	return &cobra.Command{
 		Use:   "forget NODE",
 		Short: "Void everywhere what a node has said",
-		Long: `Void everywhere what a node has said so far: the hub drops it, every node that listens drops it at once, and every node that
-is away as soon as it is back. Bans that nodes made of what they saw themselves stay. First: ringwall hub revoke NODE, for what a
-node says from then on is heard.`,
+		Long: `Void everywhere what a node has said so far: the hub drops it, every node that listens drops it at once,
+and every node that is away as soon as it is back. Bans that nodes made of what they saw themselves stay. First:
+ringwall hub revoke NODE, for what a node says from then on is heard.`,
 		Args: takesArgs(1, 1, "the name of a node"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			folder, node := hub.Folder{Path: f.folder}, args[0]

@@ -78,9 +78,10 @@ func (c *commands) importFail2banCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "fail2ban",
 		Short: "Suggest a policy from fail2ban's files, and take over its bans",
-		Long: `Read fail2ban's jail files, and ask it for its bans, or read its database where it does not run. All of it stays as
-it is. Without --apply nothing changes here either: the policy and the allow list come as YAML for ringwall.yaml, and
-on stderr what was found and what cannot be carried over. With --apply the running daemon gets the allow list, and the bans with the time that they have left.`,
+		Long: `Read fail2ban's jail files, and ask it for its bans, or read its database where it does not run. All of
+it stays as it is. Without --apply nothing changes here either: the policy and the allow list come as YAML for
+ringwall.yaml, and on stderr what was found and what cannot be carried over. With --apply the running daemon gets the
+allow list, and the bans with the time that they have left.`,
 		Example: `  ringwall import fail2ban > policy.yaml
   ringwall import fail2ban --apply
   ringwall import fail2ban --jail backup/fail2ban --db backup/fail2ban.sqlite3`,

@@ -24,8 +24,9 @@ func (c *commands) listCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "list [bans|trust|allow|protected|restricted]",
 		Short: "List who is banned, trusted, allowed, protected or restricted",
-		Long: `List who is banned, trusted, allowed, protected or restricted. Restricted is what Ringwall cuts or slows of an
-address while the others there go on: one connection that guesses, a phone with an old password that keeps trying.`,
+		Long: `List who is banned, trusted, allowed, protected or restricted. Restricted is what Ringwall cuts or slows
+of an address while the others there go on: one connection that guesses, a phone with an old password that keeps
+trying.`,
 		ValidArgs: kinds,
 		Args:      takesArgs(0, 1, "one of bans, trust, allow, protected, restricted"),
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -48,8 +48,8 @@ func (c *commands) listsRefreshCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "refresh NAME",
 		Short: "Fetch a list now",
-		Long: `Fetch a list now. When the command returns, the list is in force. One that shrank to half or grew to twice its size is
-held back, and the one before stays, unless --accept says that it is right.`,
+		Long: `Fetch a list now. When the command returns, the list is in force. One that shrank to half or grew to
+twice its size is held back, and the one before stays, unless --accept says that it is right.`,
 		SuggestFor: []string{"update", "reload", "fetch"},
 		Args:       takesArgs(1, 1, "the name of a list"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -115,7 +115,8 @@ func (c *commands) listsTestCommand() *cobra.Command {
 
 func (c *commands) sayLists(all []api.ListStatus) error {
 	if len(all) == 0 {
-		c.sayWrappedf("", "There are no lists. To keep known attackers out from their first packet on, see lists in %s, and "+
+		c.sayWrappedf("", "There are no lists. To keep known attackers out from their first packet on, see lists in "+
+			"%s, and "+
 			"deploy/docs/lists.md.", c.config)
 		return nil
 	}
@@ -190,7 +191,8 @@ func (c *commands) sayListDetails(l api.ListStatus) {
 		c.sayWrappedf("    ", "  %s (%s%s)", humanize.Prefix(o.Prefix), words(o.Why), of)
 	}
 	if l.Bad > 0 {
-		c.sayWrappedf("  ", "%s: %s no address, the first: %s", name, humanize.Plural(l.Bad, "line names", "lines name"),
+		c.sayWrappedf("  ", "%s: %s no address, the first: %s", name,
+			humanize.Plural(l.Bad, "line names", "lines name"),
 			printable.Quote(l.BadSample))
 	}
 	if len(l.Customers) > 0 {

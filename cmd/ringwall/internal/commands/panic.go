@@ -17,9 +17,9 @@ func (c *commands) panicCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "panic",
 		Short: "Let everybody in at once, without the daemon",
-		Long: `Stop the service and take Ringwall's table, with every ban, out of the kernel. Nobody is kept out from then on, and nobody is
-banned, until the service is started again: then the bans are back. For when customers are locked out and the daemon does not
-help; else ringwall unban lets one in, and ringwall unban --all everybody. Run it as root.`,
+		Long: `Stop the service and take Ringwall's table, with every ban, out of the kernel. Nobody is kept out from
+then on, and nobody is banned, until the service is started again: then the bans are back. For when customers are locked
+out and the daemon does not help; else ringwall unban lets one in, and ringwall unban --all everybody. Run it as root.`,
 		Args: takesArgs(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			env := c.Env

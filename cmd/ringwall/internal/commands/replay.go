@@ -25,8 +25,8 @@ func (c *commands) replayCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "replay FILE...",
 		Short: "Try the policy on recorded events: who would be banned?",
-		Long: `Play recorded events to the policy, in the time of the recording, and say who would have been banned, and which of
-them ever logged in. Nothing is banned, and neither the daemon nor Asterisk is asked.
+		Long: `Play recorded events to the policy, in the time of the recording, and say who would have been banned, and
+which of them ever logged in. Nothing is banned, and neither the daemon nor Asterisk is asked.
 
 A FILE is Asterisk's security log, also with what syslog, the journal (any -o of journalctl), a container, grep or a
 log collector (JSON, GELF, Loki, CSV) put around it, or a recording of AMI; rotated and .gz ones too, and - is stdin.

@@ -17,8 +17,8 @@ func (c *commands) runCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "run",
 		Short: "Start the daemon",
-		Long: `Start the daemon in the foreground; systemd does this. SIGHUP reads the configuration again, SIGTERM ends it.
-Bans stay in the kernel when it ends, and time out there by themselves.`,
+		Long: `Start the daemon in the foreground; systemd does this. SIGHUP reads the configuration again, SIGTERM ends
+it. Bans stay in the kernel when it ends, and time out there by themselves.`,
 		Args: takesArgs(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := c.refuseSecondDaemon(cmd); err != nil {

@@ -38,10 +38,11 @@ func (c *commands) setupCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "setup",
 		Short: "Let Ringwall in at the Asterisk of this machine",
-		Long: `Find Asterisk, as Debian, FreePBX, Issabel, Wazo or make install lay it out; show what lets Ringwall in there, ask, and
-write it: a manager user with read = security and a random secret, and /etc/ringwall/ringwall.yaml where there is none.
-Then Asterisk reads its files (manager reload), and the doctor's checks prove it. Files of others are never overwritten:
-where no folder is meant for a file more, two lines of comment and an include between them are appended to one.
+		Long: `Find Asterisk, as Debian, FreePBX, Issabel, Wazo or make install lay it out; show what lets Ringwall in
+there, ask, and write it: a manager user with read = security and a random secret, and /etc/ringwall/ringwall.yaml where
+there is none. Then Asterisk reads its files (manager reload), and the doctor's checks prove it. Files of others are
+never overwritten: where no folder is meant for a file more, two lines of comment and an include between them are
+appended to one.
 
 Without a terminal nothing is asked, and nothing is written without --yes. --undo removes what setup wrote, to the byte.
 What was changed since stays, and is named.`,
@@ -132,12 +133,14 @@ func (c *commands) setUp(ctx context.Context, o setup.Options, f setupFlags) err
 
 // sayPlan shows what would be written.
 func (c *commands) sayPlan(p *setup.Plan) {
-	flavour := map[setup.Flavour]string{setup.Source: "Asterisk from source", setup.Debian: "Debian's Asterisk"}[p.Flavour]
+	flavour := map[setup.Flavour]string{setup.Source: "Asterisk from source",
+		setup.Debian: "Debian's Asterisk"}[p.Flavour]
 	if flavour == "" {
 		flavour = string(p.Flavour)
 	}
 	c.sayf("Found %s: %s, the Manager Interface at %s.", flavour, p.ManagerConf, p.Address)
-	verbs := map[string]string{"create": "Create ", "append": "Append to ", "insert": "Put into ", "replace": "Write anew "}
+	verbs := map[string]string{"create": "Create ", "append": "Append to ", "insert": "Put into ",
+		"replace": "Write anew "}
 	for _, change := range p.Changes {
 		end := ""
 		if change.Lines != "" {

@@ -143,7 +143,8 @@ func fleetLines(st api.Status) [][2]string {
 		}
 	}
 	text := fmt.Sprintf("connected; %s known, and %s on the word of others",
-		humanize.Plural(len(f.Nodes), "node is", "nodes are"), humanize.Plural(st.Engine.FleetBans, "ban is", "bans are"))
+		humanize.Plural(len(f.Nodes), "node is", "nodes are"),
+		humanize.Plural(st.Engine.FleetBans, "ban is", "bans are"))
 	if silent > 0 {
 		text += fmt.Sprintf("; %d SILENT", silent)
 	}

@@ -18,12 +18,13 @@ func (c *commands) unbanCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "unban ADDR|CIDR | udp|tcp ADDR:PORT | --all",
 		Short: "Let an address or a network in again",
-		Long: `Lift the ban of an address, or of a network and everything in it, and all that is cut or slow there. When the
-command returns, packets pass. With --grace no automatic ban follows for that time: enough to correct the password of a
-phone. With udp or tcp and a port it lets one sender go on that is cut or slow, as ringwall list restricted shows it.
+		Long: `Lift the ban of an address, or of a network and everything in it, and all that is cut or slow there. When
+the command returns, packets pass. With --grace no automatic ban follows for that time: enough to correct the password
+of a phone. With udp or tcp and a port it lets one sender go on that is cut or slow, as ringwall list restricted shows
+it.
 
-In a fleet all nodes let it in, unless fleet.unban says otherwise; --here lets it in at this node alone. --all is for this
-node, and with --fleet it lifts at all nodes what is banned at this one.`,
+In a fleet all nodes let it in, unless fleet.unban says otherwise; --here lets it in at this node alone. --all is for
+this node, and with --fleet it lifts at all nodes what is banned at this one.`,
 		Example: "  ringwall unban 198.51.100.7 --grace 1h\n  ringwall unban tcp 198.51.100.7:5062\n" +
 			"  ringwall unban 198.51.100.7 --here",
 		SuggestFor:        []string{"unbanip", "unblock"},

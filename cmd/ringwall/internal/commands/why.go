@@ -26,8 +26,8 @@ func (c *commands) whyCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "why ADDR|HOST|EXTENSION",
 		Short: "Tell why an address is banned or not, and what would change it",
-		Long: `Tell why an address is banned or not, and what would change it. A port behind the address is left out. Of a host name
-each address is told; of an extension, from where it was tried or logged in.`,
+		Long: `Tell why an address is banned or not, and what would change it. A port behind the address is left out. Of
+a host name each address is told; of an extension, from where it was tried or logged in.`,
 		Example:           "  ringwall why 203.0.113.5\n  ringwall why 201",
 		Args:              takesArgs(1, 1, "one address, host name or extension"),
 		ValidArgsFunction: c.completeBans,
