@@ -3,7 +3,12 @@ package daemon
 import (
 	"context"
 	"errors"
+	"io/fs"
+	"maps"
 	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -14,6 +19,7 @@ import (
 	"github.com/ringwall/ringwall/pkg/engine"
 	"github.com/ringwall/ringwall/pkg/hint"
 	"github.com/ringwall/ringwall/pkg/metrics"
+	"github.com/ringwall/ringwall/pkg/store"
 )
 
 // originCrowdSec is by what a prefix is allowed that is on an allow list of CrowdSec's.
@@ -26,8 +32,63 @@ type crowdSec struct {
 	mu       sync.Mutex
 	reporter *crowdsec.Reporter // nil: there is none
 
+	recall   sync.Once
 	allowing sync.Mutex
 	allowed  map[netip.Prefix]string // by its allow lists, and by which
+}
+
+const crowdSecHeading = "Whom CrowdSec's allow lists name, as they were read last, and which list it is.\n" +
+	"Ringwall uses it after a start, until the LAPI answers. It may be removed."
+
+// keptFile keeps over a restart whom the allow lists name: a LAPI that is away then must lock out nobody.
+func (c *crowdSec) keptFile() string {
+	return besideState(c.daemon.config.currentConfig().State.Path, "crowdsec-allowed")
+}
+
+// recallAllowed has those allowed whom the allow lists named before the start, during the start.
+func (c *crowdSec) recallAllowed() {
+	file := c.keptFile()
+	if file == "" {
+		return
+	}
+	lines, _, err := store.ReadLines(file)
+	if err != nil {
+		if !errors.Is(err, fs.ErrNotExist) {
+			c.daemon.log.Warn("whom CrowdSec's allow lists named before is not known", "err", err)
+		}
+		return
+	}
+	c.allowing.Lock()
+	defer c.allowing.Unlock()
+	c.allowed = make(map[netip.Prefix]string, len(lines))
+	for _, l := range lines {
+		text, name, _ := strings.Cut(l, " ")
+		p, err := netip.ParsePrefix(text)
+		if name, quoted := strconv.Unquote(name); err == nil && quoted == nil {
+			c.allowed[p.Masked()] = name
+		}
+	}
+	c.daemon.pipeline.ReadEngine(func(e *engine.Engine, now time.Time) {
+		for p, name := range c.allowed {
+			e.Allow(now, p, originCrowdSec, "on the allow list "+name)
+		}
+	})
+}
+
+// keepAllowed writes down whom the allow lists name. allowing is held.
+func (c *crowdSec) keepAllowed() {
+	file := c.keptFile()
+	if file == "" {
+		return
+	}
+	lines := make([]string, 0, len(c.allowed))
+	for p, name := range c.allowed {
+		lines = append(lines, p.String()+" "+strconv.QuoteToASCII(name))
+	}
+	slices.Sort(lines)
+	if err := store.WriteLines(file, crowdSecHeading, lines); err != nil {
+		c.daemon.log.Warn("whom CrowdSec's allow lists name is not saved", "err", err)
+	}
 }
 
 // open begins to tell the LAPI of the configuration.
@@ -37,6 +98,7 @@ func (c *crowdSec) open() (opened, error) {
 		c.allow(nil)
 		return opened{}, nil
 	}
+	c.recall.Do(c.recallAllowed)
 	if cfg.Password.IsZero() {
 		return opened{}, errors.New("the password cannot be read from " + cfg.CredentialsFile)
 	}
@@ -87,8 +149,7 @@ func (c *crowdSec) bans(ctx context.Context, provenOnly bool) (bans []crowdsec.B
 		for i := range some {
 			if b := &some[i]; b.Origin == "" && isExported(b, provenOnly) {
 				bans = append(bans, crowdsec.Ban{Prefix: b.Prefix, Reason: string(b.Reason), Since: b.Since,
-					Until:    b.Until,
-					Attempts: b.Attempts})
+					Until: b.Until, Attempts: b.Attempts})
 			}
 		}
 		return nil
@@ -108,6 +169,10 @@ func (c *crowdSec) allow(list []crowdsec.Allowed) {
 	for _, a := range list {
 		c.allowed[a.Prefix] = a.List
 	}
+	if maps.Equal(before, c.allowed) {
+		return
+	}
+	c.keepAllowed()
 	c.daemon.pipeline.UpdateEngine(func(e *engine.Engine, now time.Time) (out []ban.Decision) {
 		for p := range before {
 			if _, ok := c.allowed[p]; !ok {

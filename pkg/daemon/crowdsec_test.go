@@ -142,4 +142,22 @@ func TestCrowdSecIsToldAndItsAllowListHonoured(t *testing.T) {
 	if err != nil || why.Verdict != "allowed" || !strings.Contains(strings.Join(why.Lines, "\n"), "crowdsec") {
 		t.Errorf("%+v, %v", why, err)
 	}
+
+	// A LAPI that is away during a start locks out nobody whom it allowed.
+	l.mu.Lock()
+	l.away = true
+	l.mu.Unlock()
+	r.stop()
+	r.start()
+	banned, err := r.client.Ban(t.Context(), api.BanRequest{Prefix: netip.MustParsePrefix("203.0.113.10/32"), For: time.Hour})
+	if err == nil {
+		t.Errorf("whom the allow list named is banned after a restart: %+v", banned)
+	}
+	l.mu.Lock()
+	l.away, l.allowed = false, "203.0.113.11"
+	l.mu.Unlock()
+	r.until("the list of now counts", func() bool {
+		why, err := r.client.Why(t.Context(), netip.MustParseAddr("203.0.113.10"))
+		return err == nil && why.Verdict != "allowed"
+	})
 }
