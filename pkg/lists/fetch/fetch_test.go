@@ -73,8 +73,7 @@ func addresses(n int) string {
 
 func source(url string) Source {
 	return Source{Name: "test", URL: url, Format: lists.Auto, Refresh: time.Hour, TTL: 7 * 24 * time.Hour,
-		MaxEntries: 10_000,
-		MaxPrefix:  10, Enforce: true}
+		MaxEntries: 10_000, MaxPrefix: 10, Enforce: true}
 }
 
 func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
@@ -352,14 +351,18 @@ func TestADamagedCopyIsNotUsed(t *testing.T) {
 
 func TestAListThatCannotBeFetchedCountsForItsTTL(t *testing.T) {
 	p := newPublisher(t, text(addresses(100)))
-	k := fetched(t, source(p.URL), t.TempDir())
+	s, dir := source(p.URL), t.TempDir()
+	fetched(t, s, dir)
 	real := time.Now()
-	k.fetcher.now = func() time.Time { return real.Add(6 * 24 * time.Hour) }
-	if len(inForce(k)) != 100 || k.States()[0].Over {
+	after := func(days int) *Keeper { // which does not run
+		k := NewKeeper([]Source{s}, dir, quiet(), func() {})
+		k.fetcher.now = func() time.Time { return real.Add(time.Duration(days) * 24 * time.Hour) }
+		return k
+	}
+	if k := after(6); len(inForce(k)) != 100 || k.States()[0].Over {
 		t.Error("it is over after six days")
 	}
-	k.fetcher.now = func() time.Time { return real.Add(8 * 24 * time.Hour) }
-	if len(inForce(k)) != 0 || !k.States()[0].Over {
+	if k := after(8); len(inForce(k)) != 0 || !k.States()[0].Over {
 		t.Error("it is in force after eight days")
 	}
 }
@@ -421,14 +424,16 @@ func TestAPIBAN(t *testing.T) {
 		t.Errorf("after a restart: %v, %d entries, %d requests", err, len(inForce(again)), len(p.asked)-asked)
 	}
 	// Without its addresses the cursor is gone, too.
-	anew := fetched(t, apibanSource(p.URL), t.TempDir())
+	dir = t.TempDir()
+	anew := fetched(t, apibanSource(p.URL), dir)
 	if len(inForce(anew)) != 650 {
 		t.Errorf("after a reinstall: %d entries", len(inForce(anew)))
 	}
 	// Each lives for seven days, unless it is named again.
 	real := time.Now()
-	anew.fetcher.now = func() time.Time { return real.Add(8 * 24 * time.Hour) }
-	if n := lists.Merge(anew.Lists(), nil, anew.fetcher.now()).Len(); n != 0 {
+	later := NewKeeper([]Source{apibanSource(p.URL)}, dir, quiet(), func() {}) // which does not run
+	later.fetcher.now = func() time.Time { return real.Add(8 * 24 * time.Hour) }
+	if n := lists.Merge(later.Lists(), nil, later.fetcher.now()).Len(); n != 0 {
 		t.Errorf("after eight days %d are in force", n)
 	}
 }

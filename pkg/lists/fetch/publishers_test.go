@@ -287,7 +287,9 @@ func TestAClockThatIsWrong(t *testing.T) {
 					if wrong > 0 && again == "while it does not" && asked.Load() == before {
 						t.Error("what was fetched in the year 2036 is not fetched again")
 					}
+					server.mu.Lock()
 					server.n = 0 // and it has nothing to say any more
+					server.mu.Unlock()
 					time.Sleep(8 * days)
 					if merged := lists.Merge(k.Lists()[:1], nil, time.Now()); merged.Len() != 0 {
 						t.Errorf("after eight days %d addresses of APIBAN's are still in force", merged.Len())
