@@ -150,7 +150,7 @@ func TestCatalogueOfAttacksOnChanSIP(t *testing.T) {
 			t.Errorf("%s: %+v", row.name, o)
 		}
 		events, tap := "no", "–"
-		switch n := told[addressOf(rows, i, 1)]; {
+		switch n := told[o.from]; {
 		case o.reason == ban.ReasonScanner:
 			events = "–"
 		case n > 0 && n < o.attempts:
