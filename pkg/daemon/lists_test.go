@@ -49,8 +49,11 @@ func (r *rig) nft(line string) string {
 func (r *rig) untilListed(a string, want bool) {
 	r.t.Helper()
 	r.until(fmt.Sprintf("%s is on a list in the kernel: %v", a, want), func() bool {
-		return strings.Contains(r.nft("list table inet ringwall"), "\t"+a+" timeout") == want ||
-			strings.Contains(r.nft("list table inet ringwall"), " "+a+" timeout") == want && want
+		table, err := r.space.Run(exec.Command("nft", "list", "table", "inet", "ringwall"))
+		if err != nil { // somebody has removed it, and it is not back yet
+			return false
+		}
+		return want == (strings.Contains(table, "\t"+a+" timeout") || strings.Contains(table, " "+a+" timeout"))
 	})
 }
 
