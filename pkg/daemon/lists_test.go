@@ -53,7 +53,11 @@ func (r *rig) untilListed(a string, want bool) {
 		if err != nil { // somebody has removed it, and it is not back yet
 			return false
 		}
-		return want == (strings.Contains(table, "\t"+a+" timeout") || strings.Contains(table, " "+a+" timeout"))
+		inMap := strings.Contains(table, "\t"+a+" timeout")
+		if !want { // whoever is trusted stands in a set of his own, after a space
+			return !inMap
+		}
+		return inMap || strings.Contains(table, " "+a+" timeout")
 	})
 }
 
