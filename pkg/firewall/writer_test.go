@@ -106,7 +106,6 @@ func TestWriterBatchesWhatComesWhileItWrites(t *testing.T) {
 		f := newFake()
 		f.gate = make(chan struct{})
 		w := NewWriter(f, nil, WriterConfig{})
-		stop := start(t, w)
 		var done atomic.Int32
 		submit := func(c ...Change) {
 			w.Submit(c, func(err error) {
@@ -114,9 +113,10 @@ func TestWriterBatchesWhatComesWhileItWrites(t *testing.T) {
 					t.Errorf("%v: %v", c, err)
 				}
 				done.Add(1)
-			})
+			})()
 		}
-		submit(ban("192.0.2.1", time.Hour)) // at once: nothing else is there
+		submit(ban("192.0.2.1", time.Hour)) // before the table is built, which leaves it to the Writer
+		stop := start(t, w)
 		synctest.Wait()
 		for i := range 100 {
 			submit(ban(fmt.Sprintf("198.51.100.%d", i), time.Hour))
