@@ -290,9 +290,7 @@ func (m *machine) befalls() {
 	m.scanUntilBanned(third)
 
 	// systemd's watchdog ends a process that stands still. Nobody is let in for that.
-	m.run(`mkdir -p /etc/systemd/system/ringwall.service.d
-		printf '[Service]\nWatchdogSec=3\n' >/etc/systemd/system/ringwall.service.d/watchdog.conf
-		systemctl daemon-reload && systemctl restart ringwall`)
+	m.restartWithWatchdog()
 	m.hears()
 	pid = m.property("MainPID")
 	m.run("kill -STOP " + pid)

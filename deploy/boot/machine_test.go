@@ -105,18 +105,7 @@ func install(tree string) (string, error) {
 // scratch is where the layers are, for as long as the tests run.
 var scratch string
 
-func TestMain(m *testing.M) {
-	os.Exit(func() int {
-		dir, err := os.MkdirTemp("", "ringwall-boot-")
-		if err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			return 1
-		}
-		defer func() { _ = os.RemoveAll(dir) }()
-		scratch = dir
-		return m.Run()
-	}())
-}
+func TestMain(m *testing.M) { trial.InFolder(m, &scratch) }
 
 // inLayer is a shell that has a layer above the tree of the laboratory that the layer's file tree names mounted at
 // $root, in namespaces of mounts and of processes: nothing outlives the first of these, however it ends.

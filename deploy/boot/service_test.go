@@ -15,6 +15,14 @@ const (
 	fourth = "10.88.0.33"
 )
 
+// restartWithWatchdog restarts the service, which systemd ends from then on after three seconds without a sign of life.
+func (m *machine) restartWithWatchdog() {
+	m.t.Helper()
+	m.run(`mkdir -p /etc/systemd/system/ringwall.service.d
+		printf '[Service]\nWatchdogSec=3\n' >/etc/systemd/system/ringwall.service.d/watchdog.conf
+		systemctl daemon-reload && systemctl restart ringwall`)
+}
+
 // property is what systemd says of the service.
 func (m *machine) property(name string) string {
 	m.t.Helper()
@@ -48,9 +56,7 @@ func TestAServiceIsReadyWatchedAndBackAfterAReboot(t *testing.T) {
 	m.another(pid)
 	m.keptOut(first)
 
-	m.run(`mkdir -p /etc/systemd/system/ringwall.service.d
-		printf '[Service]\nWatchdogSec=3\n' >/etc/systemd/system/ringwall.service.d/watchdog.conf
-		systemctl daemon-reload && systemctl restart ringwall`)
+	m.restartWithWatchdog()
 	m.heard()
 	pid = m.property("MainPID")
 	m.run("kill -STOP " + pid)

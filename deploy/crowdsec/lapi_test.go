@@ -34,7 +34,7 @@ type lapi struct {
 	dir    string
 	port   int
 	daemon *exec.Cmd
-	said   syncBuffer
+	said   trial.Buffer
 }
 
 const configuration = `
@@ -165,23 +165,6 @@ func (l *lapi) listed() (all []string) {
 	}
 	slices.Sort(all)
 	return all
-}
-
-type syncBuffer struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (b *syncBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.Write(p)
-}
-
-func (b *syncBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.String()
 }
 
 // reporter is one that runs, with the bans that it is to tell.

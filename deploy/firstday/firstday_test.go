@@ -84,18 +84,7 @@ var built = sync.OnceValues(func() (string, error) {
 // scratch is where they are, for as long as the tests run.
 var scratch string
 
-func TestMain(m *testing.M) {
-	os.Exit(func() int {
-		dir, err := os.MkdirTemp("", "ringwall-firstday-")
-		if err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			return 1
-		}
-		defer func() { _ = os.RemoveAll(dir) }()
-		scratch = dir
-		return m.Run()
-	}())
-}
+func TestMain(m *testing.M) { trial.InFolder(m, &scratch) }
 
 // bringPackages puts the packages into the machine.
 func (d *day) bringPackages(t *testing.T) {

@@ -43,7 +43,7 @@ type server struct {
 	tls  int // where TLS is spoken from the first byte on
 	open int // where there is none
 	cmd  *exec.Cmd
-	said syncBuffer
+	said trial.Buffer
 }
 
 // eximUser is whom Debian's exim runs as. The server sees a list of users in which it is; this machine's stays as it is.
@@ -266,23 +266,6 @@ func (s *server) mails() (list []*mail.Message) {
 	return list
 }
 
-type syncBuffer struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (b *syncBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.Write(p)
-}
-
-func (b *syncBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.String()
-}
-
 // target is the target of a configuration that is told by this server.
 func (s *server) target(change string) []config.Notify {
 	s.t.Helper()
@@ -323,7 +306,7 @@ notify:
 // notifier is one that runs.
 type notifier struct {
 	*notify.Notifier
-	said syncBuffer
+	said trial.Buffer
 	end  func()
 }
 

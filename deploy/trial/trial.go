@@ -2,12 +2,14 @@
 package trial
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -45,6 +47,20 @@ func buildAndRun(m *testing.M, program *string, checks []func() error) (int, err
 	return code, nil
 }
 
+// InFolder runs a package's tests, with the path of a folder written to folder that is there as long as they run. It is
+// for TestMain and ends the process.
+func InFolder(m *testing.M, folder *string) {
+	dir, err := os.MkdirTemp("", "ringwall-trial-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	*folder = dir
+	code := m.Run()
+	_ = os.RemoveAll(dir)
+	os.Exit(code)
+}
+
 // BuildProgram builds the program with the libraries that its own module names, as the packages have it.
 func BuildProgram(ctx context.Context, program string) error {
 	module, err := exec.CommandContext(ctx, "go", "env", "GOMOD").Output() // of deploy
@@ -68,6 +84,26 @@ func WaitUntil(t testing.TB, what string, ok func() bool) {
 		}
 		time.Sleep(5 * time.Millisecond)
 	}
+}
+
+// Buffer is written by a program while it is read.
+type Buffer struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+// Write implements io.Writer.
+func (b *Buffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.Write(p)
+}
+
+// String is all that was written so far.
+func (b *Buffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.String()
 }
 
 // Unpacked is where deploy/lab/lab install unpacks a package that it does not install.

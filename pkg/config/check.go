@@ -207,8 +207,8 @@ func (ps *parser) checkLimits(p *Policy) {
 			return
 		}
 		ps.warn(key, fmt.Sprintf("%d sources are no more than the %d bans that forged packets may make "+
-			"(policy.limits.forgeable_bans): while "+
-			"they last, little is remembered of anybody else", p.MaxSources, p.Limits.ForgeableBans),
+			"(policy.limits.forgeable_bans): while they last, little is remembered of anybody "+
+			"else", p.MaxSources, p.Limits.ForgeableBans),
 			detail{value: ps.shownValue(key), hint: fmt.Sprintf("policy.limits.forgeable_bans: %d", p.MaxSources/2)})
 	}
 }

@@ -42,15 +42,15 @@ type preset struct {
 // presets are the lists that are known by their names. How often each may be fetched is what its publisher says.
 func presets() map[string]preset {
 	return map[string]preset{
-		"apiban": {"https://apiban.org/api/" + KeyPlace + "/banned", lists.APIBAN, 15 * time.Minute,
-			4 * time.Minute, true},
+		"apiban": {"https://apiban.org/api/" + KeyPlace + "/banned",
+			lists.APIBAN, 15 * time.Minute, 4 * time.Minute, true},
 		"voipbl": {"https://voipbl.org/update/", lists.Plain, 4 * time.Hour, 4 * time.Hour, false},
-		"spamhaus-drop": {"https://www.spamhaus.org/drop/drop_v4.json", lists.NDJSON, 12 * time.Hour, time.Hour,
-			false},
-		"spamhaus-drop-v6": {"https://www.spamhaus.org/drop/drop_v6.json", lists.NDJSON, 12 * time.Hour, time.Hour,
-			false},
-		"blocklist-de-sip": {"https://lists.blocklist.de/lists/sip.txt", lists.Plain, 30 * time.Minute,
-			30 * time.Minute, false},
+		"spamhaus-drop": {"https://www.spamhaus.org/drop/drop_v4.json",
+			lists.NDJSON, 12 * time.Hour, time.Hour, false},
+		"spamhaus-drop-v6": {"https://www.spamhaus.org/drop/drop_v6.json",
+			lists.NDJSON, 12 * time.Hour, time.Hour, false},
+		"blocklist-de-sip": {"https://lists.blocklist.de/lists/sip.txt",
+			lists.Plain, 30 * time.Minute, 30 * time.Minute, false},
 	}
 }
 

@@ -214,8 +214,7 @@ func (n *fleetNode) unban(
 	case s.Unsaid > unsaidBefore:
 		most := n.daemon.config.currentConfig().Fleet.MaxRecords
 		result.FleetNote = fmt.Sprintf("%d were not told to the fleet, which takes no more than fleet.max_records "+
-			"(%d) "+
-			"of one node; the other nodes keep those bans", s.Unsaid-unsaidBefore, most)
+			"(%d) of one node; the other nodes keep those bans", s.Unsaid-unsaidBefore, most)
 	case !s.Connected:
 		result.FleetNote = "the fleet's servers cannot be reached: other nodes let it in once they can"
 	}
@@ -423,18 +422,11 @@ func (j *fleetJudge) restoreOwn() {
 
 // wordsOf lists who is banned or trusted here on the word of nodes.
 func (j *fleetJudge) wordsOf(nodes []string) (list []netip.Prefix) {
-	var bans engine.BanWalk
-	for more := true; more; {
-		var some []ban.Ban
-		j.daemon.pipeline.ReadEngine(func(e *engine.Engine, now time.Time) {
-			some, more = e.WalkBans(now, &bans, fleetPiece, netip.Prefix{}, false, nil)
-		})
-		for i := range some {
-			if slices.Contains(nodes, some[i].Origin) {
-				list = append(list, some[i].Prefix)
-			}
+	j.eachBan(func(b *ban.Ban) {
+		if slices.Contains(nodes, b.Origin) {
+			list = append(list, b.Prefix)
 		}
-	}
+	})
 	var trusts engine.TrustWalk
 	defer j.daemon.pipeline.ReadEngine(func(*engine.Engine, time.Time) { trusts.Close() })
 	for more := true; more; {
@@ -473,8 +465,8 @@ func (n *fleetNode) forget(req api.ForgetRequest) (api.ForgetResult, error) {
 	return result, nil
 }
 
-// tellBans tells the fleet of the bans that were made before this node was connected to it.
-func (j *fleetJudge) tellBans() {
+// eachBan calls a function for each ban in force. Events wait no longer than for fleetPiece of them.
+func (j *fleetJudge) eachBan(each func(*ban.Ban)) {
 	var walk engine.BanWalk
 	for more := true; more; {
 		var some []ban.Ban
@@ -482,17 +474,23 @@ func (j *fleetJudge) tellBans() {
 			some, more = e.WalkBans(now, &walk, fleetPiece, netip.Prefix{}, false, nil)
 		})
 		for i := range some {
-			b := &some[i]
-			if b.Observed || b.Origin != "" || b.Reason == ban.ReasonAdopted || b.Reason == ban.ReasonTest ||
-				b.Scope != ban.ScopeSource && b.Scope != ban.ScopeNetwork {
-				continue
-			}
-			if own, ok := j.own(record.Ban, b.Prefix); !ok || own.Until.Before(b.Until.Add(-time.Second)) {
-				j.fleet.Say(banRecord(b.Prefix, b.Until, b.Reason, b.Closes, b.Proven,
-					humanize.Plural(b.Attempts, "attempt", "attempts")))
-			}
+			each(&some[i])
 		}
 	}
+}
+
+// tellBans tells the fleet of the bans that were made before this node was connected to it.
+func (j *fleetJudge) tellBans() {
+	j.eachBan(func(b *ban.Ban) {
+		if b.Observed || b.Origin != "" || b.Reason == ban.ReasonAdopted || b.Reason == ban.ReasonTest ||
+			b.Scope != ban.ScopeSource && b.Scope != ban.ScopeNetwork {
+			return
+		}
+		if own, ok := j.own(record.Ban, b.Prefix); !ok || own.Until.Before(b.Until.Add(-time.Second)) {
+			j.fleet.Say(banRecord(b.Prefix, b.Until, b.Reason, b.Closes, b.Proven,
+				humanize.Plural(b.Attempts, "attempt", "attempts")))
+		}
+	})
 }
 
 // tellTrust tells the fleet of logins since the last time, and of those of before.
@@ -548,9 +546,8 @@ func (n *fleetNode) status() (*fleet.Status, []api.Warning) {
 	}
 	for _, node := range s.Nodes {
 		if refused := node.RefusedCount(); refused > 0 {
-			warnings = append(warnings, api.Warning{Text: fmt.Sprintf("of what node %s of the fleet says, %d "+
-				"records are "+
-				"refused: %s", node.Name, refused, joinRefused(node.Refused)),
+			warnings = append(warnings, api.Warning{Text: fmt.Sprintf("of what node %s of the fleet says, %d records "+
+				"are refused: %s", node.Name, refused, joinRefused(node.Refused)),
 				Try: "look at that node; where it is not yours any more, revoke its credentials"})
 		}
 	}

@@ -115,8 +115,7 @@ func (e *exam) examineQuorum(s subject) {
 		}
 		if nodes < quorum {
 			s.warn(checkFleetQuorum, "invite more nodes, or lower fleet.quorum", "fleet.quorum is %d, and %s there: "+
-				"what was "+
-				"seen over UDP binds nobody else", quorum, humanize.Plural(nodes, "node is", "nodes are"))
+				"what was seen over UDP binds nobody else", quorum, humanize.Plural(nodes, "node is", "nodes are"))
 			return
 		}
 		s.ok(checkFleetQuorum, "%d nodes are there, of which %d must have seen what could be forged", nodes, quorum)

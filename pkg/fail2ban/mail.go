@@ -81,8 +81,7 @@ func (im *Import) writeMails(b *strings.Builder) {
 	slices.Sort(actions)
 	writeComment(b, "", "Those who got mails of jail "+quoteList(jails)+" ("+
 		printable.String(strings.Join(slices.Compact(actions), ", "))+"), by the mail server of this machine, as "+
-		"fail2ban's "+
-		"went. Of a flood one mail counts the rest.")
+		"fail2ban's went. Of a flood one mail counts the rest.")
 	fmt.Fprintf(b, "notify:\n  - smtp:\n      host: 127.0.0.1\n      port: 25\n      tls: never\n      from: %q\n   "+
 		"   to:\n", from)
 	for _, address := range to {

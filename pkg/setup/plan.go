@@ -376,8 +376,7 @@ func (p *Plan) planInclude(file string) error {
 		return unreadable(err)
 	case strings.Contains(string(text), beginMark):
 		return hint.Errorf("remove what is between these lines, and both of them", "%s has lines of an earlier "+
-			"setup, of which "+
-			"nothing is known", target)
+			"setup, of which nothing is known", target)
 	}
 	c := Change{Action: actionAppend, Path: target, text: block(file),
 		entry: entry{Kind: ofBlock, LineEnd: len(text) > 0 && text[len(text)-1] != '\n'}}

@@ -49,6 +49,5 @@ func (h *Hub) restartJetStream() error {
 		return err
 	}
 	return h.server.EnableJetStream(&server.JetStreamConfig{StoreDir: h.options.StoreDir, Strict: true,
-		CompressOK: true,
-		MaxMemory:  h.options.JetStreamMaxMemory, MaxStore: h.options.JetStreamMaxStore})
+		CompressOK: true, MaxMemory: h.options.JetStreamMaxMemory, MaxStore: h.options.JetStreamMaxStore})
 }

@@ -137,14 +137,14 @@ func (h *Hub) Run(ctx context.Context, ready func()) error {
 	if !h.server.ReadyForConnections(startTime) {
 		return errors.New("the server does not listen: is its port taken?")
 	}
-	if err := h.makeStream(ctx); err != nil {
-		return err
-	}
 	nc, err := h.connect()
 	if err != nil {
 		return err
 	}
 	defer nc.Close()
+	if err := h.makeStream(ctx, nc); err != nil {
+		return err
+	}
 	q, err := newQuota(nc, h.members.Fleet, h.MaxRecords)
 	if err != nil {
 		return err
@@ -161,7 +161,7 @@ func (h *Hub) Run(ctx context.Context, ready func()) error {
 			return nil
 		case <-look.C:
 			h.lookForMembers()
-			h.forget(ctx)
+			h.forget(ctx, nc)
 			h.enforceQuota(ctx, q)
 		case <-disk.C:
 			h.watchDisk()
@@ -183,14 +183,9 @@ func (h *Hub) enforceQuota(ctx context.Context, q *quota) {
 }
 
 // makeStream makes the fleet's stream, or brings it to what this version wants.
-func (h *Hub) makeStream(ctx context.Context) error {
+func (h *Hub) makeStream(ctx context.Context, nc *nats.Conn) error {
 	ctx, cancel := context.WithTimeout(ctx, startTime)
 	defer cancel()
-	nc, err := h.connect()
-	if err != nil {
-		return err
-	}
-	defer nc.Close()
 	js, err := jetstream.New(nc)
 	if err != nil {
 		return err
@@ -215,7 +210,7 @@ func (h *Hub) connect() (*nats.Conn, error) {
 
 // forget voids what nodes said, where a person asked for that, beside all else: a stream that does not answer must not
 // keep anybody from being cut off. What fails is tried again.
-func (h *Hub) forget(ctx context.Context) {
+func (h *Hub) forget(ctx context.Context, nc *nats.Conn) {
 	if len(h.members.Forget) == 0 || !h.forgetting.TryLock() {
 		return
 	}
@@ -223,7 +218,7 @@ func (h *Hub) forget(ctx context.Context) {
 		defer h.forgetting.Unlock()
 		m, err := h.folder.readMembers() // the others may be done since they were read
 		for i := 0; err == nil && i < len(m.Forget); i++ {
-			if err = h.forgetNode(ctx, m.Fleet, m.Forget[i]); err == nil {
+			if err = fleet.ForgetBy(ctx, nc, m.Fleet, m.Forget[i]); err == nil {
 				err = h.folder.forgotten(m.Forget[i])
 			}
 			if err == nil {
@@ -234,15 +229,6 @@ func (h *Hub) forget(ctx context.Context) {
 			h.log.Error("what a node said cannot be forgotten yet", "err", err)
 		}
 	})
-}
-
-func (h *Hub) forgetNode(ctx context.Context, fleetName, node string) error {
-	nc, err := h.connect()
-	if err != nil {
-		return err
-	}
-	defer nc.Close()
-	return fleet.ForgetBy(ctx, nc, fleetName, node)
 }
 
 // lookForMembers lets in who was invited, and cuts off who was revoked.

@@ -105,8 +105,7 @@ func (c *commands) sayFleet(s *fleet.Status) error {
 	}
 	if !s.Watching {
 		c.sayWrappedf("", "Who is silent is not known here: of a fleet of more than 200 nodes set fleet.watch: on "+
-			"where "+
-			"somebody looks.")
+			"where somebody looks.")
 	}
 	return nil
 }

@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -15,24 +14,6 @@ import (
 	"github.com/ringwall/ringwall/pkg/config"
 	"github.com/ringwall/ringwall/pkg/fleet/hub"
 )
-
-// syncBuffer is written by a command while it is read.
-type syncBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (s *syncBuffer) Write(p []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.Write(p)
-}
-
-func (s *syncBuffer) String() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.String()
-}
 
 // typeIn runs a command line, and returns what it writes and its exit code.
 func typeIn(args ...string) (out, errs string, code int) {
@@ -54,7 +35,7 @@ func TestAHubAndANodeThatJoins(t *testing.T) {
 	address := l.Addr().String()
 	_ = l.Close()
 	ctx, stop := context.WithCancel(context.Background())
-	var out, errs syncBuffer
+	var out, errs lockedBuffer
 	ended := make(chan int, 1)
 	go func() {
 		app := &commands.App{Env: config.OS(), Out: &out, Err: &errs, Now: time.Now, Zone: time.UTC}

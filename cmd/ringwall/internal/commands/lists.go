@@ -116,8 +116,7 @@ func (c *commands) listsTestCommand() *cobra.Command {
 func (c *commands) sayLists(all []api.ListStatus) error {
 	if len(all) == 0 {
 		c.sayWrappedf("", "There are no lists. To keep known attackers out from their first packet on, see lists in "+
-			"%s, and "+
-			"deploy/docs/lists.md.", c.config)
+			"%s, and deploy/docs/lists.md.", c.config)
 		return nil
 	}
 	t := table{header: []string{"LIST", "MODE", "ENTRIES", "PACKETS", "FETCHED", "NOTE"},
